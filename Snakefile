@@ -1,0 +1,38 @@
+# The contents page: which study, which stages turn files into files, and which targets there are.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/progress.smk"
+
+
+wildcard_constraints:
+    name=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
+    base=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
+    sample=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
+    recipe=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
+    model=r"(bases|runs/[^/]+/[^/]+)/[^/]+",
+    part=r"(/partial)?",
+    hash=r"[0-9a-f]{8}",
+
+
+rule all:
+    default_target: True
+    input:
+        in_results(STUDY_SPECS["report"].output),
+
+
+include: "rules/prepare.smk"
+include: "rules/bases.smk"
+include: "rules/tokenise.smk"
+include: "rules/perplexity.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/weights.smk"
+include: "rules/analyse.smk"
+include: "rules/targets.smk"

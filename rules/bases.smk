@@ -1,0 +1,40 @@
+# Pre-trained models: fetched and pinned, linked from a local folder, or pre-trained from scratch (micro).
+BASE = "bases/{name}-{hash}/manifest.json"
+TOKENIZER = "tokenizers/{name}-{hash}/manifest.json"
+
+
+rule make_tokenizer:
+    input:
+        job_inputs(TOKENIZER),
+    output:
+        in_results(TOKENIZER),
+    log:
+        "logs/bases/tokenizer/{name}-{hash}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=job_param(TOKENIZER),
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    shell:
+        JOB
+
+
+rule make_base:
+    input:
+        job_inputs(BASE),
+    output:
+        in_results(BASE),
+    log:
+        "logs/bases/{name}-{hash}.log",
+    conda:
+        ENVIRONMENT
+    threads: STUDY.threads
+    params:
+        spec=job_param(BASE),
+    resources:
+        mem_mb=4000,
+        runtime=12 * 60,
+    shell:
+        JOB

@@ -1,0 +1,22 @@
+# Every benchmark on every kept epoch of a run, or on a base, in one process.
+SCORES = "{model}/scores-{hash}.parquet"
+
+
+rule evaluate_model:
+    input:
+        job_inputs(SCORES),
+    output:
+        in_results(SCORES),
+    log:
+        "logs/evaluate/{model}/{hash}.log",
+    conda:
+        ENVIRONMENT
+    threads: STUDY.threads
+    params:
+        spec=job_param(SCORES),
+    resources:
+        gpu=gpus,
+        mem_mb=16000,
+        runtime=24 * 60,
+    shell:
+        JOB

@@ -1,0 +1,60 @@
+# Sources become normalised rows, samples of them, and benchmark items.
+DATASET = "datasets/{name}-{hash}/manifest.json"
+SAMPLE = "samples/{name}-{hash}/manifest.json"
+BENCHMARK = "benchmarks/{name}-{hash}/manifest.json"
+
+
+rule prepare_dataset:
+    input:
+        job_inputs(DATASET),
+    output:
+        in_results(DATASET),
+    log:
+        "logs/prepare/dataset/{name}-{hash}.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        spec=job_param(DATASET),
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        JOB
+
+
+rule prepare_sample:
+    input:
+        job_inputs(SAMPLE),
+    output:
+        in_results(SAMPLE),
+    log:
+        "logs/prepare/sample/{name}-{hash}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=job_param(SAMPLE),
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        JOB
+
+
+rule prepare_benchmark:
+    input:
+        job_inputs(BENCHMARK),
+    output:
+        in_results(BENCHMARK),
+    log:
+        "logs/prepare/benchmark/{name}-{hash}.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        spec=job_param(BENCHMARK),
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        JOB

@@ -1,0 +1,36 @@
+# A status line per stage while a real run works: done, running and failed of all planned.
+import logging
+
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from sft_atlas.progress import Progress
+
+
+class StageProgress(logging.Handler):
+    """Listens to Snakemake's own events and keeps the count; it changes nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.progress, self.rule_of = Progress(), {}
+
+    def emit(self, record):
+        event = getattr(record, "event", None)
+        if event == LogEvent.RUN_INFO:
+            self.progress.plan({rule: n for rule, n in record.stats.items() if rule not in ("total", "all")})
+        elif event == LogEvent.JOB_INFO:
+            self.rule_of[record.jobid] = record.rule_name
+            self.progress.started(record.rule_name)
+        elif event == LogEvent.JOB_FINISHED:
+            self.progress.finished(self.rule_of.get(record.job_id))
+        elif event == LogEvent.JOB_ERROR:
+            self.progress.failed(self.rule_of.get(record.jobid))
+
+
+if workflow.is_main_process:
+    matrix = PLAN.matrix
+    print(
+        f"study {PLAN.name}: {matrix.checkpoints} fine-tuned models from {len(matrix.runs)} runs of "
+        f"{len(PLAN.bases)} bases, {len(STUDY.benchmarks)} benchmarks",
+        file=sys.stderr,
+    )
+    logging.getLogger("snakemake.logging").addHandler(StageProgress())

@@ -1,0 +1,26 @@
+# Names to type: every stage, every base, every block, and the report of what there is.
+STAGE_TARGETS = {
+    "prepare": PLAN.stage("dataset", "sample", "benchmark"),
+    "bases": [spec.output for spec in PLAN.bases.values()],
+    "tokenise": [spec.output for spec in PLAN.tokens.values()],
+    "perplexity": [PLAN.perplexity[base].output for base in PLAN.bases],
+    "similarity": [spec.output for spec in PLAN.similarity.values()],
+    "train": [PLAN.train[key].output for key in PLAN.matrix.runs],
+    "evaluate": [PLAN.scores[key].output for key in (*PLAN.bases, *PLAN.matrix.runs)],
+    "weights": [PLAN.weights[key].output for key in PLAN.matrix.runs],
+    "report_complete": [STUDY_SPECS["report"].output],
+    "report_partial": [PARTIAL_SPECS["report"].output],
+}
+
+for target, wanted in {
+    **STAGE_TARGETS,
+    **{f"base_{base}": PLAN.of_base(base) for base in PLAN.bases},
+    **{f"block_{block}": PLAN.of_block(block) for block in STUDY.blocks},
+}.items():
+
+    rule:
+        name:
+            target
+        localrule: True
+        input:
+            [in_results(path) for path in wanted],

@@ -1,0 +1,22 @@
+# Token ids and labels of every sample under every tokenizer, with the audit of the label mask.
+TOKENS = "tokens/{base}/{name}-{hash}/manifest.json"
+
+
+rule tokenise_sample:
+    input:
+        job_inputs(TOKENS),
+    output:
+        in_results(TOKENS),
+    log:
+        "logs/tokenise/{base}/{name}-{hash}.log",
+    conda:
+        ENVIRONMENT
+    threads: STUDY.threads
+    params:
+        spec=job_param(TOKENS),
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        JOB

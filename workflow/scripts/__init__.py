@@ -1,0 +1,1 @@
+"""SFT Atlas: the stages of the study as plain Python; nothing here knows Snakemake."""

@@ -1,0 +1,145 @@
+"""Gathers the results of every cell into the study's tables; analysis and report read nothing else.
+
+Which columns a table has is said in analyse/tables.py. A result that is not there is a row of the table `missing`.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sft_atlas.analyse import tables
+from sft_atlas.files import read_json, write_json
+
+Rows = list[dict[str, Any]]
+
+
+def run(spec: dict[str, Any], root: Path) -> None:
+    """Write `tables/NAME.parquet` and `.csv` for every input table of the analysis, and the count of their rows."""
+    output, identity = root / spec["output"], spec["identity"]
+    gathered: dict[str, Rows] = {name: [] for name in tables.INPUTS}
+    gathered["missing"] += identity["missing"]
+    base_items = _bases(identity, root, gathered)
+    for run_cell in identity["runs"]:
+        _run(run_cell, identity, root, base_items, gathered)
+    _samples(identity, root, gathered)
+    counts = {}
+    for name, rows in gathered.items():
+        table = tables.build(name, rows)
+        tables.write(table, output.with_name("tables"), name)
+        counts[name] = table.height
+    write_json(output, {"rows": counts, "spec": spec["hash"]})
+
+
+def paired_gain(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Any] | None:
+    """Mean over shared items of score after minus before, with its standard error sd(d) / sqrt(n); None without any."""
+    pairs = before.join(after, on="item", suffix="_after").drop_nulls(["score", "score_after"])
+    if not pairs.height:
+        return None
+    difference = pairs["score_after"] - pairs["score"]
+    n = pairs.height
+    return {
+        "gain": difference.mean(),
+        "stderr": float(difference.std()) / n**0.5 if n > 1 else None,  # type: ignore[arg-type]
+        "n": n,
+        "score": pairs["score_after"].mean(),
+        "base_score": pairs["score"].mean(),
+    }
+
+
+def _bases(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> dict[tuple[str, str, int], pl.DataFrame]:
+    """Score rows of the bases; returns their per-item results by (base, benchmark, shots)."""
+    items = {}
+    for base, paths in identity["bases"].items():
+        if paths["scores"] is None:
+            gathered["missing"].append({"base": base, "epoch": 0, "reason": "not evaluated"})
+            continue
+        path = root / paths["scores"]
+        for row in pl.read_parquet(path).iter_rows(named=True):
+            items[base, row["benchmark"], row["shots"]] = pl.read_parquet(path.parent / row.pop("items"))
+            gathered["scores"].append({"base": base, **row})
+    return items
+
+
+def _run(
+    cell: dict[str, Any],
+    identity: dict[str, Any],
+    root: Path,
+    base_items: dict[tuple[str, str, int], pl.DataFrame],
+    gathered: dict[str, Rows],
+) -> None:
+    key = {name: cell[name] for name in ("base", "sample", "recipe", "seed")}
+    train = read_json(root / cell["train"]) if cell["train"] else None
+    described = {name: cell[name] for name in ("dataset", "held_out", "method", "schedule")}
+    if train is not None:
+        described["size"] = read_json(root / cell["tokens"])["rows"]
+        gathered["training"].append(
+            {
+                **key,
+                "run": cell["run"],
+                "epochs": max(map(int, train["epochs"])),
+                "steps": train["steps"],
+                "tokens": train["trained_tokens"],
+                "final_loss": train["final_loss"],
+                "method": cell["method"],
+            }
+        )
+    for stage, reason in (("train", "not trained"), ("scores", "not evaluated"), ("weights", "not measured")):
+        if cell[stage] is None:
+            gathered["missing"] += [{**key, "epoch": int(epoch), "reason": reason} for epoch in cell["epochs"]]
+            break
+    if cell["weights"]:
+        for row in pl.read_parquet(root / cell["weights"]).iter_rows(named=True):
+            gathered["layers"].append({**key, **row, **described, "block": cell["epochs"][str(row["epoch"])]})
+    if not cell["scores"]:
+        return
+    path = root / cell["scores"]
+    for row in pl.read_parquet(path).iter_rows(named=True):
+        items = path.parent / row.pop("items")
+        row |= {**described, "block": cell["epochs"][str(row["epoch"])]}
+        gathered["scores"].append({**key, **row})
+        before = base_items.get((cell["base"], row["benchmark"], row["shots"]))
+        gain = None if before is None else paired_gain(before, pl.read_parquet(items))
+        if gain:
+            matched = cell["dataset"] in identity["matches"][row["benchmark"]]
+            gathered["gains"].append({**key, **row, **gain, "matched": matched})
+
+
+def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> None:
+    """Rows of `samples` and `predictors`, of every base with every sample it is trained on."""
+
+    @lru_cache
+    def similarity(path: str | None) -> dict[str, float | None]:
+        return dict(pl.read_parquet(root / path).select("benchmark", "similarity").iter_rows()) if path else {}
+
+    for base, samples in identity["tokens"].items():
+        measured = identity["bases"][base]["perplexity"]
+        rows = pl.read_parquet(root / measured).iter_rows(named=True) if measured else []
+        perplexity = {row.pop("tokens"): row for row in rows}
+        for sample, path in samples.items():
+            if path is None:
+                continue
+            facts = read_json(root / path)
+            lengths = {
+                "mean_tokens": facts["tokens"] / facts["rows"],
+                "mean_completion_tokens": facts["trained_tokens"] / facts["rows"],
+            }
+            counts = {name: facts[name] for name in ("rows", "tokens", "trained_tokens", "truncated")}
+            gathered["samples"].append({"base": base, "sample": sample, **counts, **lengths})
+            found = perplexity.get(path, {})
+            values = {name: found.get(name) for name in found if name.startswith("perplexity")}
+            overlap = similarity(identity["similarity"][sample])
+            gathered["predictors"] += [
+                {
+                    "base": base,
+                    "sample": sample,
+                    "benchmark": benchmark,
+                    **values,
+                    **lengths,
+                    "similarity": overlap.get(benchmark),
+                    "dataset": identity["samples"][sample],
+                    "size": facts["rows"],
+                }
+                for benchmark in identity["matches"]
+            ]

@@ -1,0 +1,1 @@
+"""From sources to normalised rows: datasets, samples drawn from them, and benchmark items."""

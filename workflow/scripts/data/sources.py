@@ -1,0 +1,96 @@
+"""Reads rows from where they lie: a local file, a pinned hub repository, or the generated micro world."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+READABLE = (".jsonl", ".json", ".csv", ".parquet")
+Row = dict[str, Any]
+
+
+class DataError(ValueError):
+    """A row or file that cannot be used; names the file, the row, what was found and what was expected."""
+
+
+def source_files(source: dict[str, Any], paths: Iterable[str]) -> list[Path]:
+    """The files of a declared source, fetched if it is on the hub.
+
+    Raises:
+        DataError: the hub cannot be reached, the revision is unknown, or no file is readable.
+    """
+    if "hub" not in source:
+        return [Path(path) for path in paths]
+    from sft_atlas.hub import fetch
+
+    hub = source["hub"]
+    patterns = hub["files"] or [f"*{suffix}" for suffix in READABLE]
+    folder = fetch(hub["id"], hub["revision"], "dataset", patterns)
+    files = sorted(file for file in folder.rglob("*") if file.suffix in READABLE)
+    if not files:
+        raise DataError(f"hub {hub['id']}@{hub['revision']}: no file matches {patterns}; see `files` of the source")
+    return files
+
+
+def read_rows(files: Iterable[Path]) -> Iterator[tuple[str, Row]]:
+    """Every row with its id, `FILE:NUMBER` (counted from 1), in the files' order.
+
+    Raises:
+        DataError: a file that is missing, of an unknown kind or broken; names file and row.
+    """
+    return chain.from_iterable(_read(file) for file in files)
+
+
+def _read(file: Path) -> Iterator[tuple[str, Row]]:
+    readers = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    if file.suffix not in readers:
+        raise DataError(f"{file}: unknown kind of file '{file.suffix}'; expected one of {', '.join(READABLE)}")
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such file; correct `path` in the study file")
+    number = 0
+    try:
+        for number, row in enumerate(readers[file.suffix](file), 1):
+            if not isinstance(row, dict):
+                raise DataError(f"{file}, row {number}: found {type(row).__name__}, expected an object with columns")
+            yield f"{file.name}:{number}", row
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}, row {number + 1}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+    except (json.JSONDecodeError, csv.Error, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{file}, row {number + 1}: cannot be read: {error}; correct or drop the row") from None
+
+
+def _json_lines(file: Path) -> Iterator[Any]:
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _json(file: Path) -> Iterator[Any]:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, list):
+        raise DataError(f"{file}: found {type(content).__name__}, expected a list of rows")
+    yield from content
+
+
+def _csv(file: Path) -> Iterator[Row]:
+    csv.field_size_limit(min(sys.maxsize, 1 << 30))
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        for row in reader:
+            if None in row or None in row.values():
+                raise csv.Error(f"it has another number of fields than the header ({len(reader.fieldnames or [])})")
+            yield row
+
+
+def _parquet(file: Path) -> Iterator[Row]:
+    # in slices, so that memory holds a part of a large file
+    table = pl.scan_parquet(file)
+    height = table.select(pl.len()).collect().item()
+    for start in range(0, height, 50_000):
+        yield from table.slice(start, 50_000).collect().iter_rows(named=True)

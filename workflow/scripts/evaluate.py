@@ -1,0 +1,244 @@
+"""Stage *benchmark*: every benchmark on every kept epoch of a model, in one process, with lm-eval.
+
+Items are scored one by one and kept, so that a gain is the mean of paired differences. Prompts come from the study's
+template by the same function as in training. A (epoch, benchmark, shots) that was scored before is not scored again.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from datasets import Dataset, DatasetDict
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from peft import PeftModel
+from sft_atlas.data.benchmarks import boxed
+from sft_atlas.device import TYPES, load_model, prepare
+from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
+from sft_atlas.prompt import completion, prompt
+from sft_atlas.study.identity import digest
+from sft_atlas.tokenise import load_tokenizer
+from transformers import PreTrainedModel
+
+SCHEMA = {
+    "epoch": pl.Int64,
+    "benchmark": pl.String,
+    "shots": pl.Int64,
+    "metric": pl.String,
+    "score": pl.Float64,
+    "stderr": pl.Float64,
+    "n": pl.Int64,
+    "items": pl.String,
+}
+ITEM_SCHEMA = {"item": pl.String, "score": pl.Float64, "response": pl.String}
+METRICS = {"multiple_choice": "accuracy", "generation": "exact_match"}
+
+
+def run(spec: dict[str, Any], root: Path) -> None:
+    """Write a table with one row per epoch, benchmark and number of shots (schema `SCHEMA`; `items` is the file of
+    its per-item results, relative to the table)."""
+    identity, output = spec["identity"], root / spec["output"]
+    manifest = root / spec["inputs"]["model"]
+    benchmarks = {name: root / path for name, path in spec["inputs"]["benchmarks"].items()}
+    rows = []
+    for epoch in identity["epochs"]:
+        wanted = {}
+        for name, shots in [(name, n) for name, b in sorted(identity["benchmarks"].items()) for n in b["shots"]]:
+            declared = identity["benchmarks"][name]
+            settings = {key: declared[key] for key in ("items", "max_tokens", "stop")}
+            settings |= {key: identity[key] for key in ("template", "settings", "threads")} | {"shots": shots}
+            made_from = {
+                "version": spec["version"],
+                "model": _weights_identity(manifest, epoch),
+                "benchmark": content_hash(benchmarks[name]),
+                **settings,
+            }
+            piece = _place(output, epoch) / f"{declared['items']}-{shots}shot-{digest(made_from)}.parquet"
+            if recorded(piece.with_suffix(".json"), made_from) is None:
+                wanted[name, shots] = (piece, made_from)
+            metric = METRICS[read_json(benchmarks[name])["kind"]]
+            rows.append((epoch, name, shots, metric, piece))
+        if wanted:
+            _score(identity, root, spec, epoch, benchmarks, wanted)
+    table = [
+        (epoch, name, shots, metric, *score(pl.read_parquet(piece)), piece.relative_to(output.parent).as_posix())
+        for epoch, name, shots, metric, piece in rows
+    ]
+    write_table(output, pl.DataFrame(table, schema=SCHEMA, orient="row"))
+
+
+def score(items: pl.DataFrame) -> tuple[float | None, float | None, int]:
+    """Mean of per-item scores, its standard error sd / sqrt(n) with n - 1 in sd, and n; unknown is None."""
+    known = items["score"].drop_nulls()
+    n = len(known)
+    if n == 0:
+        return None, None, 0
+    deviation = known.std() if n > 1 else None
+    return float(known.mean()), None if deviation is None else float(deviation) / n**0.5, n  # type: ignore[arg-type]
+
+
+def _place(output: Path, epoch: int) -> Path:
+    return (epoch_folder(output, epoch) if epoch else output.parent) / "scores"
+
+
+def _weights_identity(manifest: Path, epoch: int) -> str:
+    """What names the weights under evaluation: a base's manifest, or the record of a run's epoch."""
+    return content_hash(epoch_folder(manifest, epoch) / "checkpoint.json" if epoch else manifest)
+
+
+def _score(
+    identity: dict[str, Any],
+    root: Path,
+    spec: dict[str, Any],
+    epoch: int,
+    benchmarks: dict[str, Path],
+    wanted: dict[tuple[str, int], tuple[Path, dict[str, Any]]],
+) -> None:
+    manifest = root / spec["inputs"]["model"]
+    settings = identity["settings"]
+    device = prepare(identity["threads"])
+    if epoch:
+        model = load_checkpoint(manifest, epoch, root / spec["inputs"]["base"], settings["precision"])
+        model.to(device)
+        tokenizer = load_tokenizer(epoch_folder(manifest, epoch) / "manifest.json")
+    else:
+        model = load_model(manifest.with_name("model"), settings["precision"], device)
+        tokenizer = load_tokenizer(manifest)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    limit = min(settings["max_length"], getattr(model.config, "max_position_embeddings", settings["max_length"]))
+    language_model = HFLM(
+        pretrained=model.eval(),
+        tokenizer=tokenizer,
+        batch_size=settings["batch_size"],
+        max_length=limit,
+        device=str(device),
+    )
+    tasks, names = {}, {}
+    for name, shots in wanted:
+        declared = identity["benchmarks"][name]
+        task = build_task(benchmarks[name], f"{name}@{shots}", shots, declared, identity["template"])
+        tasks[f"{name}@{shots}"], names[f"{name}@{shots}"] = task, (name, shots)
+    results = evaluate(lm=language_model, task_dict=tasks, bootstrap_iters=0, log_samples=True)
+    for task_name, key in names.items():
+        piece, made_from = wanted[key]
+        facts = read_json(benchmarks[key[0]])
+        table = _item_table(results["samples"][task_name], facts["kind"], facts["scored"])
+        write_table(piece, table)
+        write_record(piece.with_suffix(".json"), made_from, [piece])
+        shown = score(table)[0]
+        print(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}", flush=True)
+
+
+def load_checkpoint(manifest: Path, epoch: int, base: Path, precision: str) -> PreTrainedModel:
+    """A run's model at an epoch; an adapter is merged into its base in fp32, then cast."""
+    folder = epoch_folder(manifest, epoch) / "model"
+    device = prepare(1)
+    if not (folder / "adapter_config.json").exists():
+        return load_model(folder, precision, device)
+    model = PeftModel.from_pretrained(load_model(base.with_name("model"), "fp32", device), folder, local_files_only=True)
+    return model.merge_and_unload().to(TYPES[precision])
+
+
+def build_task(
+    manifest: Path, name: str, shots: int, declared: dict[str, Any], template: dict[str, str]
+) -> ConfigurableTask:
+    """An lm-eval task over a prepared benchmark, in memory: no task index, no files, no network."""
+    facts = read_json(manifest)
+    splits = {"test": Dataset(pl.read_parquet(manifest.with_name("items.parquet")).to_arrow())}
+    if shots:
+        splits["examples"] = Dataset(pl.read_parquet(manifest.with_name("examples.parquet")).to_arrow())
+    config: dict[str, Any] = {
+        "task": name,
+        "custom_dataset": lambda **_: DatasetDict(splits),
+        "test_split": "test",
+        "output_type": "multiple_choice" if facts["kind"] == "multiple_choice" else "generate_until",
+        "doc_to_text": lambda doc: prompt(template, doc["instruction"]),
+        "target_delimiter": "",
+        "fewshot_delimiter": "\n\n",
+        "num_fewshot": shots,
+        "metadata": {"version": 1},
+    }
+    if shots:
+        config |= {
+            "fewshot_split": "examples",
+            "fewshot_config": {
+                "sampler": "first_n",
+                "doc_to_target": lambda doc: completion(template, doc["example"]),
+                "doc_to_choice": None,
+            },
+        }
+    if facts["kind"] == "multiple_choice":
+        config |= {
+            "doc_to_choice": lambda doc: [completion(template, choice) for choice in doc["choices"]],
+            "doc_to_target": lambda doc: doc["gold"],
+            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        }
+    else:
+        right = COMPARISONS[facts["compare"]]
+        config |= {
+            "doc_to_target": lambda doc: completion(template, doc["example"]),
+            "process_results": lambda doc, responses: {
+                "exact_match": float(right(extract(responses[0], facts["pattern"]), doc["answers"] or []))
+            },
+            "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+            "generation_kwargs": {
+                "until": list(declared["stop"]),
+                "do_sample": False,
+                "max_gen_toks": declared["max_tokens"],
+            },
+        }
+    task = ConfigurableTask(config=config)
+    task.set_fewshot_seed(1234)
+    return task
+
+
+def extract(response: str, pattern: str | None) -> str:
+    """The answer in a generation: the last match of the pattern, or all of it, stripped."""
+    if pattern is None:
+        return response.strip()
+    found = re.findall(pattern, response)
+    return found[-1] if found else ""
+
+
+def _number(answer: str, accepted: list[str]) -> bool:
+    try:
+        return any(float(answer.replace(",", "")) == float(other) for other in accepted)
+    except ValueError:
+        return False
+
+
+def _boxed(answer: str, accepted: list[str]) -> bool:
+    def plain(text: str) -> str:
+        return re.sub(r"\\left|\\right|\\!|\\,|\\ |\s|\$|\.$", "", text.replace("dfrac", "frac").replace("tfrac", "frac"))
+
+    return plain(boxed(answer) or answer) in {plain(other) for other in accepted}
+
+
+def _contains(answer: str, accepted: list[str]) -> bool:
+    return any(other.strip().lower() in answer.lower() for other in accepted)
+
+
+COMPARISONS: dict[str, Callable[[str, list[str]], bool]] = {
+    "equal": lambda answer, accepted: answer in accepted,
+    "number": _number,
+    "boxed": _boxed,
+    "contains": _contains,
+}
+
+
+def _item_table(samples: list[dict[str, Any]], kind: str, scored: bool) -> pl.DataFrame:
+    """One row per item, in the benchmark's order; the response is the generation, or the choice that was preferred."""
+    rows = []
+    for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
+        doc = sample["doc"]
+        if kind == "multiple_choice":
+            likelihoods = [float(answer[0]) for answer in sample["filtered_resps"]]
+            response, value = doc["choices"][likelihoods.index(max(likelihoods))], float(sample["acc"])
+        else:
+            response, value = str(sample["filtered_resps"][0]), float(sample["exact_match"])
+        rows.append((doc["item"], value if scored else None, response))
+    return pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row")

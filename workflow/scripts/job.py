@@ -1,0 +1,143 @@
+"""Runs one job from its frozen specification: `python -m sft_atlas.job SPEC_FILE`.
+
+Everything a job does is in the file: it holds what was planned, whatever has happened to the study file since. The job
+recomputes the hash in the file's name first. Heavy libraries are imported by the stage, not here, because a local run
+hands the job to a process that has them already (see worker.py).
+"""
+
+import argparse
+import importlib
+import os
+import platform
+import resource
+import sys
+import time
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# stage → the module that has `run(spec, root)`
+STAGES = {
+    "tokenizer": "sft_atlas.bases",
+    "base": "sft_atlas.bases",
+    "dataset": "sft_atlas.data.datasets",
+    "sample": "sft_atlas.data.samples",
+    "benchmark": "sft_atlas.data.benchmarks",
+    "tokens": "sft_atlas.tokenise",
+    "perplexity": "sft_atlas.perplexity",
+    "similarity": "sft_atlas.similarity",
+    "train": "sft_atlas.train",
+    "evaluate": "sft_atlas.evaluate",
+    "weights": "sft_atlas.weights",
+    "collect": "sft_atlas.collect",
+    "analyse": "sft_atlas.analyse.run",
+    "report": "sft_atlas.report.run",
+}
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "lm_eval", "polars", "numpy")
+
+
+class SpecError(ValueError):
+    """A specification that is not the one its name promises."""
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Read a frozen specification and check it against its name.
+
+    Raises:
+        SpecError: the file was changed after it was frozen.
+        FileNotFoundError: there is no such file.
+    """
+    from sft_atlas.files import read_json
+    from sft_atlas.study.plan import spec_file, spec_hash
+
+    spec = dict(read_json(path))
+    found = spec_hash(spec["stage"], spec["version"], spec["identity"])
+    expected = Path(spec_file(spec["output"], found)).name
+    if found != spec["hash"] or path.name != expected:
+        raise SpecError(f"{path}: its content has the hash {found}; it was changed after it was frozen: delete the file")
+    return spec
+
+
+def results_root(path: Path, spec: dict[str, Any]) -> Path:
+    """The results folder, found from where the specification stands in it."""
+    return path.resolve().parents[len(Path(spec["output"]).parts) - 1]
+
+
+def run(path: Path) -> None:
+    """Do the job and record, beside its output, when, where, with which libraries and at what cost.
+
+    Raises:
+        Whatever the stage raises; a job that raises leaves no output.
+    """
+    spec = read_spec(path)
+    root = results_root(path, spec)
+    started, before = time.time(), _cpu_seconds()
+    importlib.import_module(STAGES[spec["stage"]]).run(spec, root)
+    _write_record(path, spec, root, started, _cpu_seconds() - before)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one job by hand or from a rule; errors a user can mend are one line, others a traceback."""
+    parser = argparse.ArgumentParser(prog="python -m sft_atlas.job", description=__doc__.splitlines()[0])
+    parser.add_argument("spec", type=Path, help="the frozen specification, a file that ends in .spec.json")
+    path = parser.parse_args(arguments).spec
+    socket = os.environ.get("SFT_ATLAS_WORKER")
+    if socket:
+        from sft_atlas import worker
+
+        return worker.request(Path(socket), path)
+    return guarded(path)
+
+
+def guarded(path: Path) -> int:
+    """Run a job; report its failure and return the exit status."""
+    try:
+        run(path)
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("SFT_ATLAS_TRACEBACK"):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _write_record(path: Path, spec: dict[str, Any], root: Path, started: float, cpu: float) -> None:
+    from sft_atlas.files import write_json
+
+    record = path.with_name(path.name.replace(".spec.json", ".record.json"))
+    write_json(
+        record,
+        {
+            "stage": spec["stage"],
+            "output": spec["output"],
+            "started": started,
+            "wall_seconds": time.time() - started,
+            "cpu_seconds": cpu,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "host": platform.node(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "libraries": {name: _version(name) for name in LIBRARIES},
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        },
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

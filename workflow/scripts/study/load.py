@@ -1,0 +1,206 @@
+"""Reads a study file into its typed model, or explains in one line per problem why it cannot."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from sft_atlas.study.model import NAME, Config, Study
+
+MAX_BYTES = 4 * 1024 * 1024
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StudyError(ValueError):
+    """A study file or config.yaml that cannot be used; the message says where, what was found and what would do."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core scalars: `1e-4` is a number, `no` and dates are text, no key may stand twice, no aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: they can blow a small file up beyond memory, and a study reads better without."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice; plain YAML would silently keep the last one."""
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key '{key_node.value}' stands twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
+# SafeLoader would read 010 as octal 8; here it is ten, as in YAML 1.2.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file.
+
+    Raises:
+        StudyError: the file is missing, too large, not UTF-8, or not YAML; names the file and the line.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise StudyError(f"{path}: {path.stat().st_size} bytes; a study file has at most {MAX_BYTES}")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, StudyError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"{path}: cannot be read ({reason}); give the path of a YAML file") from None
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise StudyError(f"{path}: nested too deeply to be a study") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise StudyError(f"{path}{line}: not valid YAML here: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise StudyError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate a study file.
+
+    Raises:
+        StudyError: one line for each problem: file, key path, what was found, what was expected, the nearest name.
+    """
+    declared = read_yaml(path)
+    if not isinstance(declared, dict):
+        raise StudyError(f"{path}: a study is a mapping of keys; found {_shown(declared)}")
+    study = validate(Study, declared, path)
+    problems = [
+        f"{section}: {_shown(name)} is no valid name; use letters, digits and . _ - + (at most 64)"
+        for section in ("bases", "datasets", "recipes", "blocks", "benchmarks")
+        for name in getattr(study, section)
+        if not NAME.fullmatch(name)
+    ]
+    for name, benchmark in study.benchmarks.items():
+        for index, dataset in enumerate(benchmark.matches):
+            if dataset not in study.datasets:
+                problems.append(f"benchmarks.{name}.matches[{index}]: {unknown('dataset', dataset, study.datasets)}")
+    if problems:
+        raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
+    return study
+
+
+def load_config(config: dict[str, Any], path: Path = Path("config.yaml")) -> Config:
+    """Validate config.yaml's content, as Snakemake has merged it with the command line.
+
+    Raises:
+        StudyError: as `load_study`.
+    """
+    return validate(Config, config, path)
+
+
+def study_path(config: Config, root: Path) -> Path:
+    """Where the configured study stands: `studies/NAME.yaml`, or the path itself if it ends in .yaml.
+
+    Raises:
+        StudyError: there is no such file; names the studies there are.
+    """
+    if config.study.endswith((".yaml", ".yml")):
+        path = Path(config.study)
+        if not path.is_file():
+            raise StudyError(f"config.yaml: study: there is no file {config.study!r}; give a path to a YAML file")
+        return path
+    path = root / "studies" / f"{config.study}.yaml"
+    if not NAME.fullmatch(config.study) or not path.is_file():
+        studies = [file.stem for file in sorted((root / "studies").glob("*.yaml"))]
+        raise StudyError(f"config.yaml: study: {unknown('study', config.study, studies)}")
+    return path
+
+
+def validate(model: type[Model], declared: dict[str, Any], path: Path) -> Model:
+    """Validate a mapping against a model, with errors a user can act on (see `StudyError`)."""
+    try:
+        return model.model_validate(declared)
+    except ValidationError as error:
+        lines = dict.fromkeys(f"{path}: {_explain(model, problem)}" for problem in error.errors())
+        raise StudyError("\n".join(lines)) from None
+
+
+def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
+    """Say that a name is not known, which are, and which comes nearest."""
+    names = sorted(valid)
+    nearest = difflib.get_close_matches(str(found), names, n=1, cutoff=0.5)
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+    return f"unknown {kind} {_shown(found)}; expected one of: {shown or 'none declared'}{hint}"
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    location = [part for part in problem["loc"] if not _is_validator_step(part)]
+    where = key_path(location)
+    if problem["type"] == "extra_forbidden":
+        siblings = _fields_at(model, location[:-1])
+        return f"{where}: {unknown('key', str(location[-1]), siblings)}"
+    if problem["type"] == "missing":
+        return f"{where}: this key is missing; it is needed"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(problem["input"], dict | list) else f"; found {_shown(problem['input'])}"
+    return f"{where or 'the file'}: {message}{found}"
+
+
+def key_path(location: Iterable[str | int]) -> str:
+    """`("blocks", "main", "seeds", 0)` → `blocks.main.seeds[0]`."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def _is_validator_step(part: Any) -> bool:
+    # pydantic puts the branch of a union and the name of a validator into the location; a user knows neither
+    return isinstance(part, str) and (part == "[key]" or part.startswith(("function-", "literal[", "list[", "constrained-"))
+        or part in ("str", "int", "float", "bool"))
+
+
+def _fields_at(model: type[BaseModel], location: list[str | int]) -> list[str]:
+    """The keys that a declaration knows at a place of the study, found by walking the models' annotations."""
+    current: Any = model
+    for part in location:
+        fields = getattr(current, "model_fields", None)
+        annotation = fields[part].annotation if fields and part in fields else current
+        current = _model_in(annotation)
+        if current is None:
+            return []
+    return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _model_in(argument):
+            return found
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…'"

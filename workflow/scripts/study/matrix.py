@@ -1,0 +1,236 @@
+"""From a study's declaration to its cells: samples by name, then base × sample × recipe × seed × epoch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+
+from sft_atlas.study.load import StudyError, unknown
+from sft_atlas.study.model import DATASET_PLACEHOLDER, NAME, Block, Cells, Match, Sample, Study
+
+MAX_CELLS = 1_000_000
+
+
+@dataclass(frozen=True)
+class ExpandedSample:
+    """A sample after `{dataset}` and patterns are resolved: draws of datasets, or parts that are such samples."""
+
+    name: str
+    declared: Sample
+    datasets: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    held_out: str | None = None
+
+    @property
+    def dataset(self) -> str:
+        """The dataset it stands for in tables: its only one, or the mixture's own name."""
+        return self.datasets[0] if len(self.datasets) == 1 else self.name
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """One training job, by names."""
+
+    base: str
+    sample: str
+    recipe: str
+    seed: int
+
+
+@dataclass
+class Run:
+    """A run and the epochs the study keeps of it, each with the blocks that ask for it."""
+
+    key: RunKey
+    epochs: dict[int, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Every cell of a study: the runs to make, and the cells known to fail with their reasons."""
+
+    samples: dict[str, ExpandedSample]
+    runs: dict[RunKey, Run]
+    missing: dict[tuple[RunKey, int], str]
+
+    @property
+    def checkpoints(self) -> int:
+        """How many fine-tuned models the study keeps."""
+        return sum(len(run.epochs) for run in self.runs.values())
+
+
+def expand(study: Study, path: Path) -> Matrix:
+    """Resolve names and patterns, multiply the blocks, and check what only the whole study can tell.
+
+    Raises:
+        StudyError: an unknown name, an empty product, a duplicate, an impossible combination; names its place.
+    """
+    _refuse_twins(study, path)
+    samples = _expand_samples(study, path)
+    runs: dict[RunKey, Run] = {}
+    missing: dict[tuple[RunKey, int], str] = {}
+    for name, block in study.blocks.items():
+        where = f"{path}: blocks.{name}"
+        cells = _block_cells(study, samples, block, where)
+        for expected in block.expected_missing:
+            for cell in _matching(cells, expected, study, samples, f"{where}.expected_missing"):
+                missing[cell] = expected.reason
+        for cell in cells:
+            if cell not in missing:
+                key, epoch = cell
+                runs.setdefault(key, Run(key)).epochs.setdefault(epoch, []).append(name)
+    for cell in [cell for cell in missing if cell[0] in runs and cell[1] in runs[cell[0]].epochs]:
+        del missing[cell]
+    if not runs:
+        raise StudyError(f"{path}: blocks: no cell is left to run; every one is excluded or expected to be missing")
+    for run in runs.values():
+        run.epochs = dict(sorted(run.epochs.items()))
+    return Matrix(samples, dict(sorted(runs.items())), missing)
+
+
+def select(patterns: Sequence[str], names: Iterable[str], kind: str, where: str) -> list[str]:
+    """The names that the patterns mean, in their own order, each once.
+
+    Raises:
+        StudyError: a pattern that means nothing, or two that are the same.
+    """
+    known = list(names)
+    if len(set(patterns)) < len(patterns):
+        twice = next(pattern for pattern in patterns if patterns.count(pattern) > 1)
+        raise StudyError(f"{where}: {twice!r} stands twice")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise StudyError(f"{where}: {unknown(kind, pattern, known)}")
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _refuse_twins(study: Study, path: Path) -> None:
+    labels = {"bases": {"family", "language"}, "recipes": {"keep"}, "benchmarks": {"matches"}}
+    for section in ("bases", "datasets", "recipes", "benchmarks"):
+        seen: dict[str, str] = {}
+        for name, declared in getattr(study, section).items():
+            content = declared.model_dump_json(exclude=labels.get(section))
+            if content in seen:
+                raise StudyError(f"{path}: {section}.{name}: declares the same as {section}.{seen[content]}; drop one")
+            seen[content] = name
+
+
+def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
+    expanded: dict[str, ExpandedSample] = {}
+
+    def add(sample: ExpandedSample, where: str) -> None:
+        if not NAME.fullmatch(sample.name):
+            raise StudyError(
+                f"{where}: {sample.name!r} is no valid name; use letters, digits and . _ - + (at most 64), "
+                f"and {DATASET_PLACEHOLDER} for one sample per dataset"
+            )
+        if sample.name in expanded:
+            raise StudyError(f"{where}: makes a second sample named {sample.name!r}")
+        expanded[sample.name] = sample
+
+    for name, declared in study.samples.items():
+        where = f"{path}: samples.{name}"
+        if declared.datasets is None:
+            continue
+        drawn = select(declared.datasets, study.datasets, "dataset", f"{where}.datasets")
+        if DATASET_PLACEHOLDER in name:
+            for dataset in drawn:
+                add(ExpandedSample(name.replace(DATASET_PLACEHOLDER, dataset), declared, (dataset,)), where)
+        else:
+            add(ExpandedSample(name, declared, tuple(drawn)), where)
+    singles = dict(expanded)
+    for name, declared in study.samples.items():
+        where = f"{path}: samples.{name}"
+        if declared.mix is None:
+            continue
+        if clash := [part for part in declared.mix if part in study.samples and study.samples[part].mix]:
+            raise StudyError(f"{where}.mix: {clash[0]!r} is a mixture itself; name the samples it is made of")
+        parts = select(declared.mix, singles, "sample", f"{where}.mix")
+        if declared.leave_out is None:
+            if DATASET_PLACEHOLDER in name:
+                raise StudyError(f"{where}: {DATASET_PLACEHOLDER} in the name of a mixture needs `leave_out`")
+            add(_mixture(name, declared, parts, singles, None), where)
+            continue
+        if DATASET_PLACEHOLDER not in name:
+            raise StudyError(f"{where}: `leave_out` makes one sample for each dataset: put {DATASET_PLACEHOLDER} in the name")
+        for dataset in select(declared.leave_out, study.datasets, "dataset", f"{where}.leave_out"):
+            rest = [part for part in parts if dataset not in singles[part].datasets]
+            if not rest or len(rest) == len(parts):
+                problem = "nothing is left" if not rest else "it is not in the mixture"
+                raise StudyError(f"{where}.leave_out: without {dataset!r}: {problem}")
+            add(_mixture(name.replace(DATASET_PLACEHOLDER, dataset), declared, rest, singles, dataset), where)
+    return expanded
+
+
+def _mixture(
+    name: str, declared: Sample, parts: list[str], singles: dict[str, ExpandedSample], held_out: str | None
+) -> ExpandedSample:
+    datasets = tuple(dict.fromkeys(dataset for part in parts for dataset in singles[part].datasets))
+    return ExpandedSample(name, declared, datasets, tuple(parts), held_out)
+
+
+Cell = tuple[RunKey, int]
+
+
+def _block_cells(study: Study, samples: dict[str, ExpandedSample], block: Block, where: str) -> list[Cell]:
+    cells = _product(study, samples, block, where)
+    for index, exception in enumerate(block.exclude):
+        dropped = set(_matching(cells, exception, study, samples, f"{where}.exclude[{index}]"))
+        cells = [cell for cell in cells if cell not in dropped]
+    for index, further in enumerate(block.include):
+        extra = _product(study, samples, further, f"{where}.include[{index}]")
+        if twice := set(cells) & set(extra):
+            key, epoch = min(twice)
+            raise StudyError(
+                f"{where}.include[{index}]: {key.base} × {key.sample} × {key.recipe}, seed {key.seed}, "
+                f"epoch {epoch} is in the block already"
+            )
+        cells += extra
+    if not cells:
+        raise StudyError(f"{where}: the product is empty: every cell is excluded")
+    return cells
+
+
+def _product(study: Study, samples: dict[str, ExpandedSample], cells: Block | Cells, where: str) -> list[Cell]:
+    bases = select(cells.bases, study.bases, "base", f"{where}.bases")
+    drawn = select(cells.samples, samples, "sample", f"{where}.samples")
+    recipes = select(cells.recipes, study.recipes, "recipe", f"{where}.recipes")
+    seeds = cells.seeds or study.seeds
+    for numbers, key in ((seeds, "seeds"), (cells.epochs or [], "epochs")):
+        if len(set(numbers)) < len(numbers):
+            raise StudyError(f"{where}.{key}: a number stands twice in {numbers}")
+    kept = {}
+    for name in recipes:
+        recipe = study.recipes[name]
+        kept[name] = cells.epochs or recipe.keep or [recipe.epochs]
+        if max(kept[name]) > recipe.epochs:
+            raise StudyError(f"{where}.epochs: asks for epoch {max(kept[name])}; recipe {name!r} has {recipe.epochs}")
+    count = len(bases) * len(drawn) * len(seeds) * sum(len(epochs) for epochs in kept.values())
+    if count > MAX_CELLS:
+        raise StudyError(f"{where}: the product has {count} cells; at most {MAX_CELLS} can be planned")
+    return [
+        (RunKey(base, sample, recipe, seed), epoch)
+        for base, sample, recipe, seed in product(bases, drawn, recipes, seeds)
+        for epoch in kept[recipe]
+    ]
+
+
+def _matching(
+    cells: list[Cell], match: Match, study: Study, samples: dict[str, ExpandedSample], where: str
+) -> list[Cell]:
+    bases = set(select(match.base or ["*"], study.bases, "base", f"{where}.base"))
+    drawn = set(select(match.sample or ["*"], samples, "sample", f"{where}.sample"))
+    recipes = set(select(match.recipe or ["*"], study.recipes, "recipe", f"{where}.recipe"))
+    found = [
+        (key, epoch)
+        for key, epoch in cells
+        if key.base in bases
+        and key.sample in drawn
+        and key.recipe in recipes
+        and (match.seed is None or key.seed in match.seed)
+        and (match.epoch is None or epoch in match.epoch)
+    ]
+    if not found:
+        raise StudyError(f"{where}: matches no cell of the block; correct it or drop it")
+    return found

@@ -1,0 +1,171 @@
+"""Local runs: one process imports the libraries once, and every job is a fork of it.
+
+Importing torch, TRL and lm-eval takes 5 to 10 CPU seconds, more than most jobs of a small study. The first job of a
+local workflow starts the worker; it listens on a socket in the workflow's own temporary folder, forks a child for each
+job, and ends when the workflow's process is gone. Jobs stay separate processes with separate failures and logs. On a
+cluster nothing of this is used: a job imports what it needs.
+"""
+
+import array
+import contextlib
+import importlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sft_atlas.files import write_json
+
+# What the costly stages import, in the order of their weight.
+PRELOADED = (
+    "sft_atlas.train",
+    "sft_atlas.evaluate",
+    "sft_atlas.perplexity",
+    "sft_atlas.tokenise",
+    "sft_atlas.bases",
+    "sft_atlas.micro.pretrain",
+    "sft_atlas.weights",
+)
+START_SECONDS = 300.0
+
+
+def request(path: Path, spec: Path) -> int:
+    """Have the worker at a socket run a job, with this process's output and working folder; returns the exit status.
+
+    A worker that is not there is started. If this process dies, so does its job.
+    """
+    with _connect(path) as connection:
+        outputs = array.array("i", [sys.stdout.fileno(), sys.stderr.fileno()])
+        text = f"{Path.cwd()}\0{spec}".encode()
+        connection.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, outputs)])
+        answer = connection.recv(16)
+    if not answer:
+        print("error: the worker ended before the job did; run it again", file=sys.stderr)
+        return 1
+    return int(answer)
+
+
+def serve(path: Path, owner: int) -> None:
+    """Import everything once, then fork a child for each request until the owning process is gone."""
+    started = time.process_time()
+    for module in PRELOADED:
+        importlib.import_module(module)
+    write_json(Path("logs/worker.json"), {"import_cpu_seconds": time.process_time() - started})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        temporary = path.with_suffix(".new")
+        temporary.unlink(missing_ok=True)
+        server.bind(str(temporary))
+        server.listen(64)
+        temporary.replace(path)
+        children: dict[int, socket.socket] = {}
+        while _alive(owner):
+            ready, _, _ = select.select([server, *children.values()], [], [], 0.05)
+            if server in ready:
+                connection, _ = server.accept()
+                children[_start(connection, server)] = connection
+            for child, connection in list(children.items()):
+                _settle(children, child, connection, gone=connection in ready)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGTERM)
+    shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _start(connection: socket.socket, server: socket.socket) -> int:
+    message, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(8))
+    outputs = array.array("i")
+    outputs.frombytes(ancillary[0][2])
+    child = os.fork()
+    if child:
+        for descriptor in outputs:
+            os.close(descriptor)
+        return child
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        server.close()
+        folder, spec = message.decode().split("\0")
+        os.chdir(folder)
+        os.dup2(outputs[0], 1)
+        os.dup2(outputs[1], 2)
+        for descriptor in outputs:
+            os.close(descriptor)
+        from sft_atlas import job
+
+        status = job.guarded(Path(spec))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # not sys.exit: a fork must not run its parent's clean-up
+        os._exit(status)
+
+
+def _settle(children: dict[int, socket.socket], child: int, connection: socket.socket, gone: bool) -> None:
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        with contextlib.suppress(OSError):
+            connection.sendall(str(os.waitstatus_to_exitcode(status) & 0xFF).encode())
+        connection.close()
+        del children[child]
+    elif gone:
+        # a client sends nothing after its request, so a readable connection is a closed one: its job must not live on
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        connection.close()
+        del children[child]
+
+
+def _connect(path: Path) -> socket.socket:
+    deadline = time.monotonic() + START_SECONDS
+    starting = path.with_suffix(".starting")
+    while time.monotonic() < deadline:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+            return connection
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+        try:
+            starting.touch(exist_ok=False)
+        except FileExistsError:
+            pid = starting.read_text()
+            if pid and not _alive(int(pid)):
+                break
+        else:
+            starting.write_text(str(_launch(path)))
+        time.sleep(0.05)
+    log = path.with_suffix(".log")
+    tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+    raise RuntimeError(f"the worker that shares imports did not start; set share_imports to false to do without\n{tail}")
+
+
+def _launch(path: Path) -> int:
+    owner = os.environ["SFT_ATLAS_WORKER_OWNER"]
+    with path.with_suffix(".log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sft_atlas.worker", str(path), owner],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    return process.pid
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # a dead child that nobody has waited for still answers to its number
+    return b"State:\tZ" not in Path(f"/proc/{process}/status").read_bytes() if Path("/proc/self").exists() else True
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]))
