@@ -1,0 +1,46 @@
+# The two commands of a newcomer: `make study` and `make test`. Both need Python 3.11 and make, nothing else.
+PYTHON ?= python3.11
+# Where torch comes from; none means the package index, whose build of torch is for CUDA.
+TORCH_INDEX ?=
+BIN := .venv/bin
+INSTALLED := .venv/installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+
+.PHONY: study test test-slow lint format schemas clean
+
+study: $(INSTALLED)
+	@snakemake --profile profiles/local --config study=micro
+	@echo "report: results/micro/report.html"
+
+test: $(INSTALLED) lint
+	python -m pytest
+
+test-slow: $(INSTALLED)
+	python -m pytest -m slow
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	snakefmt --check --quiet Snakefile rules
+	mypy
+	snakemake --lint
+
+format: $(INSTALLED)
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+schemas: $(INSTALLED)
+	python -m sft_atlas.study.export
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { echo "Python 3.11 is needed: $(PYTHON) was not found; set PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.txt)")
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv results logs .snakemake

@@ -1,0 +1,109 @@
+"""One real run of a trimmed micro study, shared by every test that looks at results or at what a change redoes."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+COPIED = ("Snakefile", "config.yaml", "pyproject.toml", "rules", "workflow", "envs", "studies", "tests", "profiles")
+# Snakemake's own settings of whoever runs the tests must not change what is planned.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("SNAKEMAKE_", "SFT_ATLAS_"))}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a dry run says: jobs by rule, and the whole text."""
+
+    jobs: dict[str, int]
+    text: str
+
+
+class Repository:
+    """A copy of the project in which a test may edit, run and plan."""
+
+    def __init__(self, folder: Path, study: str) -> None:
+        self.folder, self.study = folder, study
+
+    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake here; `check` fails the test with the whole output."""
+        config = ["--config", f"study={self.study}"]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, *config]
+        done = subprocess.run(command, cwd=self.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        if check and done.returncode:
+            logs = [path for path in (self.folder / "logs").rglob("*.log") if path.stat().st_size]
+            tails = [f"== {path}\n{path.read_text()[-2000:]}" for path in logs if "rror" in path.read_text()]
+            pytest.fail("\n".join([done.stdout[-6000:], done.stderr[-6000:], *tails]))
+        return done
+
+    def plan(self, *targets: str) -> Planned:
+        """What a dry run would do."""
+        text = self.snakemake("--dry-run", *targets).stdout
+        table = text.rpartition("Job stats:")[2] if "Job stats:" in text else ""
+        jobs = dict(re.findall(r"^(\S+)\s+(\d+)$", table, flags=re.MULTILINE))
+        return Planned({rule: int(n) for rule, n in jobs.items() if rule not in ("total", "all")}, text)
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace a text that must stand in the file exactly once."""
+        file = self.folder / path
+        content = file.read_text()
+        assert content.count(old) == 1, f"{old!r} stands {content.count(old)} times in {path}"
+        file.write_text(content.replace(old, new))
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what Snakemake reads."""
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, folder / name)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The trimmed micro study, run whole, once per session; read it, do not edit it (see `finished`)."""
+    folder = tmp_path_factory.mktemp("trimmed") / "project"
+    folder.mkdir()
+    copy_project(folder)
+    repository = Repository(folder, "tests/studies/trimmed.yaml")
+    repository.snakemake()
+    return repository
+
+
+@pytest.fixture
+def finished(finished_run: Repository, tmp_path: Path) -> Iterator[Repository]:
+    """A copy of the finished study of one's own, in which a test may change what it likes."""
+    folder = tmp_path / "project"
+    # times are kept: Snakemake compares them
+    shutil.copytree(finished_run.folder, folder, symlinks=True)
+    yield Repository(folder, finished_run.study)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[str], Repository]:
+    """A fresh copy of the project without results, for a study of the test's choice."""
+
+    def make(study: str) -> Repository:
+        folder = tmp_path / "fresh"
+        folder.mkdir()
+        copy_project(folder)
+        return Repository(folder, study)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real rows that are not part of the project."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("real rows are not here: ../shared/data is absent")
+    return SHARED
