@@ -23,7 +23,14 @@ class StageProgress(logging.Handler):
         elif event == LogEvent.JOB_FINISHED:
             self.progress.finished(self.rule_of.get(record.job_id))
         elif event == LogEvent.JOB_ERROR:
-            self.progress.failed(self.rule_of.get(record.jobid))
+            self.progress.failed(self.rule_of.get(record.jobid), record.log)
+
+
+def not_chatter(record):
+    """Drop what Snakemake's scheduler says of every single job; the lines per stage say it better."""
+    text = str(record.msg)
+    chatter = text.startswith("Select jobs to execute") or (text.startswith("Execute ") and text.endswith("jobs..."))
+    return not chatter and getattr(record, "event", None) not in (LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
 
 
 if workflow.is_main_process:
@@ -33,4 +40,7 @@ if workflow.is_main_process:
         f"{len(PLAN.bases)} bases, {len(STUDY.benchmarks)} benchmarks",
         file=sys.stderr,
     )
-    logging.getLogger("snakemake.logging").addHandler(StageProgress())
+    logger = logging.getLogger("snakemake.logging")
+    for handler in logger.handlers:
+        handler.addFilter(not_chatter)
+    logger.addHandler(StageProgress())

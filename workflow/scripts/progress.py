@@ -4,6 +4,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 SECONDS_BETWEEN = 10.0
@@ -35,11 +36,14 @@ class Progress:
             self.done[stage] += 1
             self._show(stage, ended=self.done[stage] + self.lost[stage] == self.planned[stage])
 
-    def failed(self, stage: str | None) -> None:
-        """A job has failed."""
+    def failed(self, stage: str | None, logs: Sequence[str] = ()) -> None:
+        """A job has failed; the end of its log says why."""
         if stage in self.planned:
             self.running[stage] -= 1
             self.lost[stage] += 1
+            for log in logs:
+                lines = Path(log).read_text(errors="replace").strip().splitlines() if Path(log).exists() else []
+                self._print([f"FAILED {stage}: {lines[-1] if lines else 'nothing in its log'}", f"       see {log}"])
             self._show(stage, ended=True)
 
     def line(self, stage: str) -> str:
@@ -52,10 +56,10 @@ class Progress:
     def _show(self, stage: str, ended: bool) -> None:
         now = time.monotonic()
         if ended:
-            self._print([stage])
+            self._print([self.line(stage)])
         elif now - self.printed >= self.seconds_between:
-            self._print([name for name in self.planned if self.running[name] > 0])
+            self._print([self.line(name) for name in self.planned if self.running[name] > 0])
             self.printed = now
 
-    def _print(self, stages: Sequence[str]) -> None:
-        print("\n".join(map(self.line, stages)), file=self.out or sys.stderr, flush=True)
+    def _print(self, lines: Sequence[str]) -> None:
+        print("\n".join(lines), file=self.out or sys.stderr, flush=True)

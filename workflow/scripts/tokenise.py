@@ -57,6 +57,8 @@ def tokenise(
     token that differs belongs to the completion, as in TRL. A cut row has no EOS; one without any completion left is
     dropped.
     """
+    # cut below, at a length that the recipe says; a length in the tokenizer's own file would only warn
+    tokenizer.model_max_length = 1 << 30
     prompts = tokenizer(rows["prompt"].to_list())["input_ids"]
     texts = tokenizer((rows["prompt"] + rows["completion"]).to_list())["input_ids"]
     out, dropped = [], 0
