@@ -5,9 +5,10 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from sft_atlas.files import read_json, write_json
+from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, load_config, load_study, study_path
 from sft_atlas.study.matrix import expand
-from sft_atlas.study.plan import build_plan, spec_file
+from sft_atlas.study.plan import build_plan
 
 ROOT = Path(workflow.basedir)
 ENVIRONMENT = str(ROOT / "envs/sft-atlas.yaml")

@@ -32,9 +32,9 @@ class Repository:
     def __init__(self, folder: Path, study: str) -> None:
         self.folder, self.study = folder, study
 
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def snakemake(self, *arguments: str, only: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; `check` fails the test with the whole output."""
-        config = ["--config", f"study={self.study}"]
+        config = ["--config", f"study={self.study}", *([f"only={only}"] if only else [])]
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, *config]
         done = subprocess.run(command, cwd=self.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         if check and done.returncode:

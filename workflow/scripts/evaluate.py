@@ -15,13 +15,14 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
+from transformers import PreTrainedModel
+
 from sft_atlas.data.benchmarks import boxed
 from sft_atlas.device import TYPES, load_model, prepare
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
 from sft_atlas.prompt import completion, prompt
 from sft_atlas.study.identity import digest
 from sft_atlas.tokenise import load_tokenizer
-from transformers import PreTrainedModel
 
 SCHEMA = {
     "epoch": pl.Int64,
@@ -139,7 +140,9 @@ def load_checkpoint(manifest: Path, epoch: int, base: Path, precision: str) -> P
     device = prepare(1)
     if not (folder / "adapter_config.json").exists():
         return load_model(folder, precision, device)
-    model = PeftModel.from_pretrained(load_model(base.with_name("model"), "fp32", device), folder, local_files_only=True)
+    model = PeftModel.from_pretrained(
+        load_model(base.with_name("model"), "fp32", device), folder, local_files_only=True
+    )
     return model.merge_and_unload().to(TYPES[precision])
 
 
@@ -213,7 +216,9 @@ def _number(answer: str, accepted: list[str]) -> bool:
 
 def _boxed(answer: str, accepted: list[str]) -> bool:
     def plain(text: str) -> str:
-        return re.sub(r"\\left|\\right|\\!|\\,|\\ |\s|\$|\.$", "", text.replace("dfrac", "frac").replace("tfrac", "frac"))
+        return re.sub(
+            r"\\left|\\right|\\!|\\,|\\ |\s|\$|\.$", "", text.replace("dfrac", "frac").replace("tfrac", "frac")
+        )
 
     return plain(boxed(answer) or answer) in {plain(other) for other in accepted}
 

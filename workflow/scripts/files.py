@@ -2,14 +2,18 @@
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from sft_atlas.study.identity import sha256
+
+if TYPE_CHECKING:
+    # files.py is read while a workflow is planned, where nothing heavy may be imported
+    import polars as pl
 
 
 @contextmanager
@@ -54,7 +58,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not valid JSON ({error}); delete it to have it made again") from None
 
 
-def write_table(path: Path, table: pl.DataFrame) -> None:
+def write_table(path: Path, table: "pl.DataFrame") -> None:
     """Write Parquet, whole; the same rows give the same bytes."""
     with whole(path) as temporary:
         table.write_parquet(temporary, compression="zstd", statistics=False)
@@ -107,6 +111,12 @@ def write_record(record: Path, made_from: dict[str, Any], pieces: list[Path], **
 def content_hash(manifest: Path) -> str:
     """SHA-256 of a manifest, which names the hash of every file it stands for."""
     return sha256(manifest)
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its ended children, user and system."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def epoch_folder(output: Path, epoch: int) -> Path:

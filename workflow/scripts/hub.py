@@ -14,15 +14,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
 from sft_atlas.data.sources import DataError
 
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
 
 
-def fetch(
-    repository: str, revision: str, kind: Literal["model", "dataset"], patterns: Sequence[str] = ()
-) -> Path:
+def fetch(repository: str, revision: str, kind: Literal["model", "dataset"], patterns: Sequence[str] = ()) -> Path:
     """The local folder of a snapshot, downloaded if the hub's cache does not hold it.
 
     The token is taken from the environment or the hub's own login, and never written anywhere.

@@ -17,6 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sft_atlas.files import cpu_seconds, read_json, write_json
+from sft_atlas.study.identity import spec_file, spec_hash
+
 # stage → the module that has `run(spec, root)`
 STAGES = {
     "tokenizer": "sft_atlas.bases",
@@ -48,14 +51,13 @@ def read_spec(path: Path) -> dict[str, Any]:
         SpecError: the file was changed after it was frozen.
         FileNotFoundError: there is no such file.
     """
-    from sft_atlas.files import read_json
-    from sft_atlas.study.plan import spec_file, spec_hash
-
     spec = dict(read_json(path))
     found = spec_hash(spec["stage"], spec["version"], spec["identity"])
     expected = Path(spec_file(spec["output"], found)).name
     if found != spec["hash"] or path.name != expected:
-        raise SpecError(f"{path}: its content has the hash {found}; it was changed after it was frozen: delete the file")
+        raise SpecError(
+            f"{path}: its content has the hash {found}; it was changed after it was frozen: delete the file"
+        )
     return spec
 
 
@@ -72,9 +74,11 @@ def run(path: Path) -> None:
     """
     spec = read_spec(path)
     root = results_root(path, spec)
-    started, before = time.time(), _cpu_seconds()
-    importlib.import_module(STAGES[spec["stage"]]).run(spec, root)
-    _write_record(path, spec, root, started, _cpu_seconds() - before)
+    started, before = time.time(), cpu_seconds()
+    stage = importlib.import_module(STAGES[spec["stage"]])
+    imported = cpu_seconds()
+    stage.run(spec, root)
+    _write_record(path, spec, started, imported - before, cpu_seconds() - imported)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,14 +109,7 @@ def guarded(path: Path) -> int:
     return 0
 
 
-def _cpu_seconds() -> float:
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
-def _write_record(path: Path, spec: dict[str, Any], root: Path, started: float, cpu: float) -> None:
-    from sft_atlas.files import write_json
-
+def _write_record(path: Path, spec: dict[str, Any], started: float, imports: float, cpu: float) -> None:
     record = path.with_name(path.name.replace(".spec.json", ".record.json"))
     write_json(
         record,
@@ -122,6 +119,7 @@ def _write_record(path: Path, spec: dict[str, Any], root: Path, started: float, 
             "started": started,
             "wall_seconds": time.time() - started,
             "cpu_seconds": cpu,
+            "import_cpu_seconds": imports,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "host": platform.node(),
             "machine": platform.machine(),

@@ -13,10 +13,11 @@ from typing import Any
 
 import polars as pl
 import torch
+from transformers import PreTrainedModel
+
 from sft_atlas.device import load_model, prepare
 from sft_atlas.files import content_hash, recorded, write_record, write_table
 from sft_atlas.tokenise import IGNORED
-from transformers import PreTrainedModel
 
 TOKENS_PER_BATCH = 4096
 SCHEMA = {

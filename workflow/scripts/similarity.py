@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from sft_atlas.files import write_table
 
 # letters and digits of spaced scripts as runs; CJK ideographs, kana and Hangul one by one

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 from sft_atlas.data.sources import DataError
 from sft_atlas.files import content_hash, read_json, whole, write_record, write_table
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 IGNORED = -100
 SCHEMA = {"row": pl.String, "input_ids": pl.List(pl.Int32), "labels": pl.List(pl.Int32), "truncated": pl.Boolean}

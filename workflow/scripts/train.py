@@ -8,6 +8,16 @@ import polars as pl
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from trl import SFTConfig, SFTTrainer
+
 from sft_atlas.device import load_model, prepare
 from sft_atlas.files import (
     content_hash,
@@ -20,15 +30,6 @@ from sft_atlas.files import (
     write_table,
 )
 from sft_atlas.tokenise import load_tokenizer
-from transformers import (
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
-from trl import SFTConfig, SFTTrainer
 
 LOG_SCHEMA = {
     "step": pl.Int64,
@@ -103,9 +104,7 @@ def train(
     )
 
 
-def trainer_arguments(
-    recipe: dict[str, Any], seed: int, last: int, device: torch.device, folder: Path
-) -> SFTConfig:
+def trainer_arguments(recipe: dict[str, Any], seed: int, last: int, device: torch.device, folder: Path) -> SFTConfig:
     """TRL's arguments for a recipe, every default that matters written out.
 
     `last` is the last kept epoch; the schedule spans the recipe's epochs, which a constant schedule does not have.

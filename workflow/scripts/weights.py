@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
 from sft_atlas.data.sources import DataError
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
 
@@ -82,8 +83,12 @@ def compare(base: Path, tuned: Path) -> pl.DataFrame:
         updates = adapter_updates(tuned)
         if unknown := sorted(set(updates) - set(before)):
             raise DataError(f"{tuned}: the adapter changes {unknown[0]}, which the base does not have")
-        rows = [_row(name, a, *low_rank_sums(a, *updates[name]), None) if name in updates else _row(name, a, *_unchanged(a), 0)
-                for name, a in before.items()]
+        rows = [
+            _row(name, a, *low_rank_sums(a, *updates[name]), None)
+            if name in updates
+            else _row(name, a, *_unchanged(a), 0)
+            for name, a in before.items()
+        ]
     else:
         after = tensors(tuned)
         # with tied embeddings one side may store the head a second time; it is the same weight

@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from sft_atlas.files import write_json
+from sft_atlas.files import cpu_seconds, write_json
 
 # What the costly stages import, in the order of their weight.
 PRELOADED = (
@@ -32,6 +32,8 @@ PRELOADED = (
     "sft_atlas.weights",
 )
 START_SECONDS = 300.0
+# What importing cost and, once the workflow has ended, what the worker and its jobs used in all.
+RECORD = Path("logs/worker.json")
 
 
 def request(path: Path, spec: Path) -> int:
@@ -55,7 +57,8 @@ def serve(path: Path, owner: int) -> None:
     started = time.process_time()
     for module in PRELOADED:
         importlib.import_module(module)
-    write_json(Path("logs/worker.json"), {"import_cpu_seconds": time.process_time() - started})
+    record = {"import_cpu_seconds": time.process_time() - started}
+    write_json(RECORD, record)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         temporary = path.with_suffix(".new")
         temporary.unlink(missing_ok=True)
@@ -73,6 +76,7 @@ def serve(path: Path, owner: int) -> None:
         for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGTERM)
+    write_json(RECORD, record | {"cpu_seconds": cpu_seconds()})
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
@@ -142,7 +146,9 @@ def _connect(path: Path) -> socket.socket:
         time.sleep(0.05)
     log = path.with_suffix(".log")
     tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
-    raise RuntimeError(f"the worker that shares imports did not start; set share_imports to false to do without\n{tail}")
+    raise RuntimeError(
+        f"the worker that shares imports did not start; set share_imports to false to do without\n{tail}"
+    )
 
 
 def _launch(path: Path) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from sft_atlas.data.formats import text
 from sft_atlas.data.sources import DataError, Row, read_rows, source_files
 from sft_atlas.files import write_record, write_table
@@ -163,7 +164,9 @@ def _boolq(row: Row) -> Item:
     if not isinstance(answer, bool):
         raise DataError(f"column 'answer': found {answer!r}, expected true or false")
     words = ["yes", "no"]
-    return Item(f"{text(row, 'passage')}\n{text(row, 'question')}?", words, 0 if answer else 1, example=words[not answer])
+    return Item(
+        f"{text(row, 'passage')}\n{text(row, 'question')}?", words, 0 if answer else 1, example=words[not answer]
+    )
 
 
 def _mbpp(row: Row) -> Item:

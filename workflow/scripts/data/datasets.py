@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from sft_atlas.data.formats import Example, Options, normalise
 from sft_atlas.data.sources import DataError, Row, read_rows, source_files
 from sft_atlas.files import write_record, write_table

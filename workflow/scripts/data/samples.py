@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
 from sft_atlas.data.sources import DataError
 from sft_atlas.files import content_hash, read_json, write_record, write_table
 from sft_atlas.prompt import completion, prompt

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 # Raised by hand when a costly stage's results change; part of every identity of that stage and of all that follows.
@@ -56,7 +56,9 @@ def fingerprint(path: Path) -> str:
         OSError: the source cannot be read.
     """
     if path.is_dir():
-        names = sorted(file.name for file in path.iterdir() if file.suffix in (".safetensors", ".json", ".model", ".txt"))
+        names = sorted(
+            file.name for file in path.iterdir() if file.suffix in (".safetensors", ".json", ".model", ".txt")
+        )
         return digest({name: fingerprint(path / name) for name in names}, 16)
     size = path.stat().st_size
     if size <= WHOLE_FILE_LIMIT:
@@ -67,3 +69,15 @@ def fingerprint(path: Path) -> str:
             file.seek((size - SAMPLED_BLOCK) * block // 17)
             content.update(file.read(SAMPLED_BLOCK))
     return content.hexdigest()[:16]
+
+
+def spec_hash(stage: str, version: int, identity: dict[str, Any]) -> str:
+    """The hash in a spec's name; a job recomputes it before it believes the file."""
+    return digest({"stage": stage, "version": version, "identity": identity})
+
+
+def spec_file(output: str, hash8: str) -> str:
+    """`runs/…/train-1a2b3c4d.json` → `runs/…/train-1a2b3c4d.spec.json`; the hash is added where it is missing."""
+    path = PurePosixPath(output)
+    stem = path.stem if path.stem.endswith(f"-{hash8}") else f"{path.stem}-{hash8}"
+    return str(path.with_name(f"{stem}.spec.json"))

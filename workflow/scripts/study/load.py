@@ -2,15 +2,17 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+
 from sft_atlas.study.model import NAME, Config, Study
 
 MAX_BYTES = 4 * 1024 * 1024
+MAX_DIGITS = 100
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -19,13 +21,15 @@ class StudyError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core scalars: `1e-4` is a number, `no` and dates are text, no key may stand twice, no aliases."""
+    """YAML 1.2's core scalars: `1e-4` is a number, `no` and dates are text, keys are text, none may stand twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases: they can blow a small file up beyond memory, and a study reads better without."""
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
+        """Refuse aliases, which can blow a small file up beyond memory, and tags, which a study has no use for."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _problem("aliases (*name) are not supported", event)
+        if getattr(event, "tag", None):
+            raise _problem(f"tags ({event.tag}) are not supported", event)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -33,13 +37,23 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
+                raise _problem("a key must be plain text", key_node)
             if key_node.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key '{key_node.value}' stands twice", problem_mark=key_node.start_mark
-                )
+                raise _problem(f"key '{key_node.value}' stands twice", key_node)
             seen.add(key_node.value)
+            key_node.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
+
+
+def _problem(text: str, place: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=place.start_mark)
+
+
+def _integer(loader: _Loader, node: Any) -> int:
+    """SafeLoader would read 010 as octal 8; here it is ten, as in YAML 1.2."""
+    if len(node.value) > MAX_DIGITS:
+        raise _problem(f"a number of {len(node.value)} digits", node)
+    return int(loader.construct_scalar(node))
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -50,8 +64,7 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
-# SafeLoader would read 010 as octal 8; here it is ten, as in YAML 1.2.
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def read_yaml(path: Path) -> Any:
@@ -78,7 +91,8 @@ def read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise StudyError(f"{path}{line}: not valid YAML here: {error.problem or error.context}") from None
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        raise StudyError(f"{path}{line}: not valid YAML here: {problem}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise StudyError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
 
@@ -140,30 +154,48 @@ def validate(model: type[Model], declared: dict[str, Any], path: Path) -> Model:
     try:
         return model.model_validate(declared)
     except ValidationError as error:
-        lines = dict.fromkeys(f"{path}: {_explain(model, problem)}" for problem in error.errors())
-        raise StudyError("\n".join(lines)) from None
+        raise StudyError("\n".join(f"{path}: {line}" for line in _explain(model, error.errors()))) from None
 
 
 def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     """Say that a name is not known, which are, and which comes nearest."""
     names = sorted(valid)
-    nearest = difflib.get_close_matches(str(found), names, n=1, cutoff=0.5)
+    nearest = _nearest(found, names)
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
     return f"unknown {kind} {_shown(found)}; expected one of: {shown or 'none declared'}{hint}"
 
 
-def _explain(model: type[BaseModel], problem: Any) -> str:
-    location = [part for part in problem["loc"] if not _is_validator_step(part)]
-    where = key_path(location)
-    if problem["type"] == "extra_forbidden":
-        siblings = _fields_at(model, location[:-1])
-        return f"{where}: {unknown('key', str(location[-1]), siblings)}"
-    if problem["type"] == "missing":
-        return f"{where}: this key is missing; it is needed"
-    message = problem["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(problem["input"], dict | list) else f"; found {_shown(problem['input'])}"
-    return f"{where or 'the file'}: {message}{found}"
+def _explain(model: type[BaseModel], problems: Sequence[Any]) -> list[str]:
+    """One line for each place that is wrong; of a mistyped key only that it is unknown, not also that it is missing."""
+    lines: dict[str, list[str]] = {}
+    mistyped = set()
+    for problem in problems:
+        location = [part for part in problem["loc"] if not _is_validator_step(part)]
+        where = key_path(location)
+        if problem["type"] == "extra_forbidden":
+            siblings = _fields_at(model, location[:-1])
+            mistyped.update(key_path([*location[:-1], name]) for name in _nearest(str(location[-1]), siblings))
+            lines[where] = [unknown("key", str(location[-1]), siblings)]
+        elif problem["type"] == "missing":
+            lines[where] = ["this key is missing; it is needed"]
+        else:
+            lines.setdefault(where, []).append(_expected(problem))
+    for where in mistyped & lines.keys():
+        del lines[where]
+    return [f"{where or 'the file'}: {' or '.join(dict.fromkeys(texts))}" for where, texts in lines.items()]
+
+
+def _expected(problem: Any) -> str:
+    found = problem["input"]
+    if problem["type"] == "literal_error" and isinstance(found, str):
+        return unknown("value", found, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping of keys", message)
+    kind = {dict: "a mapping", list: "a list"}.get(type(found))
+    if kind:
+        return message if problem["type"] == "value_error" else f"{message}; found {kind}"
+    return f"{message}; found {_shown(found)}"
 
 
 def key_path(location: Iterable[str | int]) -> str:
@@ -174,10 +206,17 @@ def key_path(location: Iterable[str | int]) -> str:
     return path
 
 
+def _nearest(found: str, names: list[str]) -> list[str]:
+    return difflib.get_close_matches(found, names, n=1, cutoff=0.5)
+
+
 def _is_validator_step(part: Any) -> bool:
     # pydantic puts the branch of a union and the name of a validator into the location; a user knows neither
-    return isinstance(part, str) and (part == "[key]" or part.startswith(("function-", "literal[", "list[", "constrained-"))
-        or part in ("str", "int", "float", "bool"))
+    return isinstance(part, str) and (
+        part == "[key]"
+        or part.startswith(("function-", "literal[", "list[", "constrained-"))
+        or part in ("str", "int", "float", "bool")
+    )
 
 
 def _fields_at(model: type[BaseModel], location: list[str | int]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from sft_atlas.study.load import StudyError, unknown
 from sft_atlas.study.model import DATASET_PLACEHOLDER, NAME, Block, Cells, Match, Sample, Study
@@ -64,17 +65,19 @@ def expand(study: Study, path: Path) -> Matrix:
     """Resolve names and patterns, multiply the blocks, and check what only the whole study can tell.
 
     Raises:
-        StudyError: an unknown name, an empty product, a duplicate, an impossible combination; names its place.
+        StudyError: an unknown name, an empty product, a duplicate, an impossible combination, an absent source; names
+            its place.
     """
     _refuse_twins(study, path)
+    _refuse_absent(study, path)
     samples = _expand_samples(study, path)
     runs: dict[RunKey, Run] = {}
     missing: dict[tuple[RunKey, int], str] = {}
     for name, block in study.blocks.items():
         where = f"{path}: blocks.{name}"
         cells = _block_cells(study, samples, block, where)
-        for expected in block.expected_missing:
-            for cell in _matching(cells, expected, study, samples, f"{where}.expected_missing"):
+        for index, expected in enumerate(block.expected_missing):
+            for cell in _matching(cells, expected, study, samples, f"{where}.expected_missing[{index}]"):
                 missing[cell] = expected.reason
         for cell in cells:
             if cell not in missing:
@@ -116,8 +119,23 @@ def _refuse_twins(study: Study, path: Path) -> None:
             seen[content] = name
 
 
+def _refuse_absent(study: Study, path: Path) -> None:
+    bases = {f"bases.{name}.path": base.path for name, base in study.bases.items()}
+    files = {f"datasets.{name}.path": dataset.path for name, dataset in study.datasets.items()}
+    for name, benchmark in study.benchmarks.items():
+        files |= {f"benchmarks.{name}.path": benchmark.path, f"benchmarks.{name}.shots_path": benchmark.shots_path}
+    for where, source in (bases | files).items():
+        if source is None or (Path(source, "config.json") if where in bases else Path(source)).is_file():
+            continue
+        expected = "the folder of a transformers model, with config.json" if where in bases else "a file"
+        raise StudyError(
+            f"{path}: {where}: {source!r} is not {expected}; correct it (paths start at the working folder, {Path.cwd()})"
+        )
+
+
 def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
     expanded: dict[str, ExpandedSample] = {}
+    seen: dict[tuple[Any, ...], str] = {}
 
     def add(sample: ExpandedSample, where: str) -> None:
         if not NAME.fullmatch(sample.name):
@@ -127,7 +145,10 @@ def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
             )
         if sample.name in expanded:
             raise StudyError(f"{where}: makes a second sample named {sample.name!r}")
-        expanded[sample.name] = sample
+        content = (sample.declared.size, sample.declared.seed, sample.declared.shortfall, sample.datasets, sample.parts)
+        if content in seen:
+            raise StudyError(f"{where}: {sample.name!r} is the same as {seen[content]!r}; drop one")
+        expanded[sample.name], seen[content] = sample, sample.name
 
     for name, declared in study.samples.items():
         where = f"{path}: samples.{name}"
@@ -153,7 +174,9 @@ def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
             add(_mixture(name, declared, parts, singles, None), where)
             continue
         if DATASET_PLACEHOLDER not in name:
-            raise StudyError(f"{where}: `leave_out` makes one sample for each dataset: put {DATASET_PLACEHOLDER} in the name")
+            raise StudyError(
+                f"{where}: `leave_out` makes one sample for each dataset: put {DATASET_PLACEHOLDER} in the name"
+            )
         for dataset in select(declared.leave_out, study.datasets, "dataset", f"{where}.leave_out"):
             rest = [part for part in parts if dataset not in singles[part].datasets]
             if not rest or len(rest) == len(parts):
@@ -197,9 +220,6 @@ def _product(study: Study, samples: dict[str, ExpandedSample], cells: Block | Ce
     drawn = select(cells.samples, samples, "sample", f"{where}.samples")
     recipes = select(cells.recipes, study.recipes, "recipe", f"{where}.recipes")
     seeds = cells.seeds or study.seeds
-    for numbers, key in ((seeds, "seeds"), (cells.epochs or [], "epochs")):
-        if len(set(numbers)) < len(numbers):
-            raise StudyError(f"{where}.{key}: a number stands twice in {numbers}")
     kept = {}
     for name in recipes:
         recipe = study.recipes[name]

@@ -10,10 +10,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sft_atlas.study.identity import STAGE_VERSIONS, digest, fingerprint
+from sft_atlas.study.identity import STAGE_VERSIONS, fingerprint, spec_file, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import ExpandedSample, Matrix, Run, RunKey
 from sft_atlas.study.model import Base, Benchmark, Dataset, Recipe, Study
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -57,18 +58,6 @@ class Spec:
     def input_files(self) -> list[str]:
         """Every input below the results folder, in order, each once."""
         return list(dict.fromkeys(_leaves(self.inputs)))
-
-
-def spec_hash(stage: str, version: int, identity: dict[str, Any]) -> str:
-    """The hash in a spec's name; a job recomputes it before it believes the file."""
-    return digest({"stage": stage, "version": version, "identity": identity})
-
-
-def spec_file(output: str, hash8: str) -> str:
-    """`runs/…/train-1a2b3c4d.json` → `runs/…/train-1a2b3c4d.spec.json`; the hash is added where it is missing."""
-    path = PurePosixPath(output)
-    stem = path.stem if path.stem.endswith(f"-{hash8}") else f"{path.stem}-{hash8}"
-    return str(path.with_name(f"{stem}.spec.json"))
 
 
 @dataclass
@@ -143,7 +132,9 @@ class Plan:
         for part in only.split(","):
             key, equals, pattern = part.strip().partition("=")
             if key not in keys or not equals or not pattern:
-                raise StudyError(f"config.yaml: only: found {part!r}; expected KEY=PATTERN, KEY one of {', '.join(keys)}")
+                raise StudyError(
+                    f"config.yaml: only: found {part!r}; expected KEY=PATTERN, KEY one of {', '.join(keys)}"
+                )
             wanted.setdefault(key, []).append(pattern)
 
         def meant(run: Run) -> bool:
@@ -322,9 +313,7 @@ def _plan_run(plan: Plan, key: RunKey) -> None:
     plan.run_tokens[key] = tokens
     plan.scores[key] = plan.add(_score_spec(plan, folder, train, epochs, base))
     identity = {"run": run_id, "base": base.hash, "epochs": epochs}
-    plan.weights[key] = plan.add(
-        _table("weights", folder, identity, {"base": base.output, "train": train.output})
-    )
+    plan.weights[key] = plan.add(_table("weights", folder, identity, {"base": base.output, "train": train.output}))
 
 
 def recipe_identity(recipe: Recipe) -> dict[str, Any]:
@@ -402,7 +391,14 @@ def collect_spec(plan: Plan, folder: str, present: Callable[[str], bool]) -> Spe
         "similarity": {sample: found(spec) for sample, spec in plan.similarity.items()},
         "matches": {name: sorted(benchmark.matches) for name, benchmark in sorted(study.benchmarks.items())},
         "missing": [
-            {"base": key.base, "sample": key.sample, "recipe": key.recipe, "seed": key.seed, "epoch": epoch, "reason": why}
+            {
+                "base": key.base,
+                "sample": key.sample,
+                "recipe": key.recipe,
+                "seed": key.seed,
+                "epoch": epoch,
+                "reason": why,
+            }
             for (key, epoch), why in sorted(matrix.missing.items())
         ],
     }

@@ -1,0 +1,377 @@
+"""Wrong studies: every mistake is refused before anything runs, in a line that says where, what was found, what to do."""
+
+from pathlib import Path
+
+import pytest
+from helpers import plan_of, write_study
+
+from sft_atlas.study.load import StudyError
+
+MAIN = 'main: {bases: "*", samples: "*-40", recipes: full}'
+MATH = "math: {micro: {topic: math, rows: 60}}"
+FULL = "epochs: 4, keep: [1, 2, 4]}"
+DECAY = "schedule: cosine, epochs: 4}"
+DRAW = '"{dataset}-40": {datasets: "*", size: 40}'
+ALL = 'all: {mix: "*-40"}'
+LEFT_OUT = 'without-{dataset}: {mix: ["*-40"], leave_out: [math, chats]}'
+EXCLUDED = "{sample: without-math, seed: [1]}"
+INCLUDED = "{bases: calculator, samples: all, recipes: lora, seeds: [0]}"
+MISSING = "{sample: all, seed: [1], reason: out of memory}"
+HUB = "hub: {id: owner/model, revision: 0123abc}"
+CHATS = "chats: {path: chats.jsonl, format: messages, turns: first, keep: {lang: [en]}}"
+LORA = "lora: {rank: 4, targets: all-linear}"
+READER = "micro: {architecture: qwen3, seed: 2, steps: 60}"
+FACTS = 'shots: [0, 2], shots_path: facts.jsonl, stop: ["\\n"], max_tokens: 8}'
+
+# mistake: what is edited, into what, the key path that the message must name, and what else it must say
+BAD: dict[str, tuple[str, str, str, list[str]]] = {
+    # unknown keys
+    "unknown section": ("seeds: [0, 1]\nblocks", "sedes: [0, 1]\nblocks", "sedes", ["unknown key", "'seeds'"]),
+    "unknown key of a base": ("    family: llama", "    famly: llama", "bases.calculator.famly", ["'family'"]),
+    "unknown key of a micro base": (READER, "micro: {sed: 2}", "bases.reader.micro.sed", ["did you mean 'seed'?"]),
+    "unknown key of a recipe": (DECAY, "schedul: cosine}", "recipes.decay.schedul", ["did you mean 'schedule'?"]),
+    "unknown key of an adapter": (LORA, "lora: {rnk: 4}", "recipes.lora.lora.rnk", ["did you mean 'rank'?"]),
+    "unknown key of an exclusion": (EXCLUDED, "{smple: all}", "blocks.mixtures.exclude[0].smple", ["'sample'"]),
+    "unknown key of an analysis": ("bootstrap_draws", "bootstrap_drawz", "analyses.bootstrap_drawz", ["_draws'?"]),
+    "plural in a match": (EXCLUDED, "{samples: all}", "blocks.mixtures.exclude[0].samples", ["'sample'"]),
+    "singular in a block": (MAIN, MAIN.replace("bases", "base"), "blocks.main.base", ["did you mean 'bases'?"]),
+    "bare numbers for a block": (
+        MAIN,
+        MAIN.replace("recipes: full", "recipe: full"),
+        "blocks.main.recipe",
+        ["'recipes'"],
+    ),
+    # missing keys
+    "section left out": ("\nbenchmarks:", "\nbenchmarkz:", "benchmarks", ["missing"]),
+    "recipe without method": ("decay: {method: full, ", "decay: {", "recipes.decay.method", ["missing"]),
+    "recipe without learning rate": ("learning_rate: 5e-3, ", "", "recipes.lora.learning_rate", ["missing"]),
+    "block without bases": (MAIN, 'main: {samples: "*-40", recipes: full}', "blocks.main.bases", ["missing"]),
+    "missing cell without reason": (", reason: out of memory", "", "expected_missing[0].reason", ["missing"]),
+    "hub without revision": (HUB, "hub: {id: owner/model}", "bases.fetched.hub.revision", ["missing"]),
+    # unknown names
+    "unknown base": ("bases: reader", "bases: raeder", "blocks.mixtures.bases", ["'raeder'", "'reader'?"]),
+    "unknown sample": (INCLUDED, INCLUDED.replace("all", "al"), "blocks.mixtures.include[0].samples", ["'all'?"]),
+    "unknown recipe": ("recipes: [decay]", "recipes: [dekay]", "blocks.schedules.recipes", ["'decay'?"]),
+    "unknown dataset": (DRAW, DRAW.replace('"*"', "mth"), "samples.{dataset}-40.datasets", ["'math'?"]),
+    "unknown part": (ALL, "all: {mix: [math-41]}", "samples.all.mix", ["'math-41'", "'math-40'?"]),
+    "unknown dataset left out": ("[math, chats]}", "[maths]}", "samples.without-{dataset}.leave_out", ["'math'?"]),
+    "unknown match": ("matches: [math]", "matches: [maht]", "benchmarks.sums.matches[0]", ["'math'?"]),
+    "unknown base excluded": (EXCLUDED, "{base: radar}", "blocks.mixtures.exclude[0].base", ["'reader'?"]),
+    "pattern of nothing": (MAIN, MAIN.replace('"*-40"', '"*-50"'), "blocks.main.samples", ["'*-50'", "math-40"]),
+    "unknown method": ("{method: lora", "{method: lor", "recipes.lora.method", ["'lor'", "did you mean 'lora'?"]),
+    "unknown schedule": ("schedule: cosine", "schedule: cosin", "recipes.decay.schedule", ["'cosine'?"]),
+    "unknown format": ("format: messages", "format: message", "datasets.chats.format", ["'messages'?"]),
+    "unknown architecture": (
+        "architecture: qwen3",
+        "architecture: qwen",
+        "bases.reader.micro.architecture",
+        ["'qwen3'?"],
+    ),
+    "unknown topic": (MATH, "math: {micro: {topic: maths}}", "datasets.math.micro.topic", ["'math'?"]),
+    "unknown domain": ("mixture: {math: 3", "mixture: {maths: 3", "bases.calculator.micro.mixture", ["'math'?"]),
+    # types
+    "list for a section": (
+        "seeds: [0, 1]\nblocks:",
+        "seeds: [0, 1]\nblocks: []\nblokcs:",
+        "blocks",
+        ["mapping", "list"],
+    ),
+    "text for a base": (HUB, "owner/model", "bases.fetched", ["mapping", "'owner/model'"]),
+    "nothing for a recipe": ("{method: full, learning_rate: 1e-3, " + DECAY, "", "recipes.decay", ["mapping", "None"]),
+    "text for a number": (
+        "learning_rate: 5e-3",
+        "learning_rate: 5e-3x",
+        "recipes.lora.learning_rate",
+        ["number", "5e-3x"],
+    ),
+    "number in quotes": ("size: 40", 'size: "40"', "samples.{dataset}-40.size", ["integer", "'40'"]),
+    "number in quotes for a micro base": (
+        "steps: 60}\n    family",
+        'steps: "60"}\n    family',
+        "bases.calculator.micro.steps",
+        ["integer"],
+    ),
+    "fraction for a count": ("size: 40", "size: 40.5", "samples.{dataset}-40.size", ["integer", "40.5"]),
+    "truth for a count": ("size: 40", "size: true", "samples.{dataset}-40.size", ["integer", "True"]),
+    "truth for a micro seed": ("seed: 2, steps", "seed: true, steps", "bases.reader.micro.seed", ["integer", "True"]),
+    "one seed without brackets": ("seeds: [0, 1]\n", "seeds: 0\n", "seeds", ["list", "found 0"]),
+    "one epoch without brackets": (FULL, "epochs: 4, keep: 4}", "recipes.full.keep", ["list", "found 4"]),
+    "number for a title": ("a study that is right", "2024", "title", ["string", "2024"]),
+    "number for a name": ("bases: reader", "bases: 3", "blocks.mixtures.bases", ["list", "found 3"]),
+    "mapping for a method": ("{method: lora", "{method: {lora: 1}", "recipes.lora.method", ["'lora'", "mapping"]),
+    "list for a size": ("size: 40", "size: [40, 50]", "samples.{dataset}-40.size", ["integer", "list"]),
+    "text for adapters' targets": (
+        "targets: all-linear",
+        "targets: q_proj",
+        "recipes.lora.lora.targets",
+        ["list", "'q_proj'"],
+    ),
+    "nothing to keep": ("lang: [en]", "lang: [null]", "datasets.chats.keep.lang[0]", ["None"]),
+    "one value to keep without brackets": ("lang: [en]", "lang: en", "datasets.chats.keep.lang", ["list", "'en'"]),
+    # YAML
+    "1e5 is no integer": ("size: 40", "size: 1e5", "samples.{dataset}-40.size", ["integer"]),
+    "yes is text": (EXCLUDED, "{seed: yes}", "blocks.mixtures.exclude[0].seed", ["'yes'"]),
+    "thousands with underscores": ("max_tokens: 8", "max_tokens: 1_000", "benchmarks.facts.max_tokens", ["'1_000'"]),
+    "infinite learning rate": ("learning_rate: 5e-3", "learning_rate: 1e999", "recipes.lora.learning_rate", ["inf"]),
+    "infinite gradient norm": (
+        DECAY,
+        "epochs: 4, max_gradient_norm: 1e999}",
+        "recipes.decay.max_gradient_norm",
+        ["inf"],
+    ),
+    "infinite mixture": ("{math: 3", "{math: 1e999", "bases.calculator.micro.mixture.math", ["inf"]),
+    "not a number": ("learning_rate: 5e-3", "learning_rate: .nan", "recipes.lora.learning_rate", ["'.nan'"]),
+    "key twice": ("family: llama", "family: llama\n    family: qwen", ", line 6", ["'family' stands twice"]),
+    "section twice": (
+        "seeds: [0, 1]\nblocks",
+        "seeds: [0, 1]\nseeds: [2]\nblocks",
+        ", line 22",
+        ["'seeds' stands twice"],
+    ),
+    "alias": (READER, "micro: &a {seed: 2}\n    family: *a", ", line 8", ["aliases"]),
+    "merge key": (READER, "<<: {family: x}", "bases.reader.<<", ["unknown key"]),
+    "tag that runs code": ("title: a", "title: !!python/object/apply:os.mkdir [ran] #", ", line 1", ["tags"]),
+    "tag with nonsense": ("title: a", "title: !!timestamp a", ", line 1", ["tags"]),
+    "tag of a boolean": ("title: a", "title: !!bool a", ", line 1", ["tags"]),
+    "list as key": ("title: a study", "? [a, b]\n: 1\ntitle: a", ", line 1", ["key must be plain text"]),
+    "tab": ("  reader:\n", "\treader:\n", ", line 6", ["'\\t'"]),
+    "unbalanced brackets": ("seeds: [0, 1]\nblocks", "seeds: [0, 1\nblocks", ", line 22", ["expected ',' or ']'"]),
+    "missing colon": ("  reader:\n    " + READER, "  reader\n    " + READER, ", line 7", ["not valid YAML"]),
+    "two documents": ("\nblocks:", "\n---\nblocks:", ", line 22", ["single document"]),
+    "number with 5000 digits": ("seed: 2, steps", f"seed: {'9' * 5000}, steps", "", ["not valid YAML", "digits"]),
+    # absurd numbers
+    "no rows": ("size: 40", "size: 0", "samples.{dataset}-40.size", ["greater than or equal to 1", "found 0"]),
+    "too many rows": ("size: 40", "size: 40000000000", "samples.{dataset}-40.size", ["less than or equal"]),
+    "too many micro rows": (
+        MATH,
+        "math: {micro: {topic: math, rows: 60000000000}}",
+        "datasets.math.micro.rows",
+        ["less than"],
+    ),
+    "too many layers": (READER, "micro: {layers: 100000000}", "bases.reader.micro.layers", ["less than"]),
+    "too wide": (READER, "micro: {hidden_size: 80000000}", "bases.reader.micro.hidden_size", ["less than"]),
+    "too many pre-training steps": (
+        "seed: 2, steps: 60",
+        "steps: 60000000000000",
+        "bases.reader.micro.steps",
+        ["less than"],
+    ),
+    "too many draws": (
+        "bootstrap_draws: 200",
+        "bootstrap_draws: 20000000000",
+        "analyses.bootstrap_draws",
+        ["less than"],
+    ),
+    "too many epochs": (DECAY, "epochs: 100000}", "recipes.decay.epochs", ["1000"]),
+    "negative seed": ("seeds: [0, 1]\n", "seeds: [0, -1]\n", "seeds[1]", ["greater than or equal to 0", "-1"]),
+    "huge seed": ("seeds: [0, 1]\n", "seeds: [99999999999999999999]\n", "seeds[0]", ["99999999999999999999"]),
+    "learning rate of 100": ("learning_rate: 5e-3", "learning_rate: 100", "recipes.lora.learning_rate", ["100"]),
+    "negative learning rate": ("learning_rate: 5e-3", "learning_rate: -5e-3", "recipes.lora.learning_rate", ["-0.005"]),
+    "empty batch": (DECAY, "batch_size: 0}", "recipes.decay.batch_size", ["found 0"]),
+    "sequences of 4 tokens": (DECAY, "max_length: 4}", "recipes.decay.max_length", ["found 4"]),
+    "rank 0": ("rank: 4", "rank: 0", "recipes.lora.lora.rank", ["found 0"]),
+    "epoch 0": (FULL, "epochs: 4, keep: [0]}", "recipes.full.keep[0]", ["found 0"]),
+    "too many cells": (
+        "seeds: [0, 1]\n",
+        f"seeds: {list(range(40000))}\n",
+        "blocks.main",
+        ["1080000 cells", "at most 1000000"],
+    ),
+    # contradictions
+    "two sources": (HUB, f"{HUB}\n    path: models/local", "bases.fetched", ["exactly one of", "hub and path"]),
+    "no source": (HUB, "family: llama", "bases.fetched", ["exactly one of", "none of them"]),
+    "size with mix": (ALL, 'all: {mix: "*-40", size: 10}', "samples.all", ["`size`"]),
+    "seed with mix": (ALL, 'all: {mix: "*-40", seed: 3}', "samples.all", ["`seed`"]),
+    "shortfall with mix": (ALL, 'all: {mix: "*-40", shortfall: take_all}', "samples.all", ["`shortfall`"]),
+    "datasets with mix": (ALL, 'all: {mix: "*-40", datasets: math}', "samples.all", ["datasets and mix"]),
+    "leave_out without mix": (
+        ALL,
+        "all: {datasets: math, leave_out: math}",
+        "samples.all",
+        ["`leave_out` needs `mix`"],
+    ),
+    "leave_out without placeholder": (LEFT_OUT, LEFT_OUT.replace("-{dataset}", ""), "samples.without", ["{dataset}"]),
+    "placeholder without leave_out": (ALL, '"all-{dataset}": {mix: "*-40"}', "samples.all-{dataset}", ["`leave_out`"]),
+    "leave_out of a dataset that is not in": (
+        LEFT_OUT,
+        "without-{dataset}: {mix: [math-40, chats-40], leave_out: knowledge}",
+        "samples.without-{dataset}.leave_out",
+        ["'knowledge'", "not in the mixture"],
+    ),
+    "leave_out of everything": (
+        LEFT_OUT,
+        "without-{dataset}: {mix: math-40, leave_out: math}",
+        "samples.without-{dataset}.leave_out",
+        ["'math'", "nothing is left"],
+    ),
+    "mixture of mixtures": (LEFT_OUT, "more: {mix: [all, math-40]}", "samples.more.mix", ["'all'", "mixture itself"]),
+    "mixture of mixtures by pattern": (LEFT_OUT, 'more: {mix: "al*"}', "samples.more.mix", ["'al*'"]),
+    "adapter of a full recipe": (DECAY, "lora: {rank: 4}}", "recipes.decay", ["`method: lora`"]),
+    "keep beyond the run": (FULL, "epochs: 4, keep: [5]}", "recipes.full", ["epoch 5", "the run has 4"]),
+    "keep twice": (FULL, "epochs: 4, keep: [4, 4]}", "recipes.full", ["twice", "[4, 4]"]),
+    "keep nothing": (FULL, "epochs: 4, keep: []}", "recipes.full", ["at least one epoch"]),
+    "epochs beyond the run": ("epochs: [4]}", "epochs: [5]}", "blocks.schedules.epochs", ["epoch 5", "'decay' has 4"]),
+    "columns without the format": (
+        CHATS,
+        "chats: {path: chats.jsonl, columns: {input: a}}",
+        "datasets.chats",
+        ["format"],
+    ),
+    "format columns without columns": (
+        CHATS,
+        "chats: {path: chats.jsonl, format: columns, columns: {input: a}}",
+        "datasets.chats",
+        ["completion"],
+    ),
+    "turns of a format without dialogues": (
+        CHATS,
+        "chats: {path: chats.jsonl, format: alpaca, turns: single}",
+        "datasets.chats",
+        ["`turns`", "alpaca"],
+    ),
+    "format of generated rows": (MATH, "math: {micro: {topic: math}, format: alpaca}", "datasets.math", ["generated"]),
+    "format of generated items": (
+        "{topic: math, items: 20},",
+        "{topic: math, items: 20}, format: gsm8k,",
+        "benchmarks.sums",
+        ["generated"],
+    ),
+    "shots without examples": (FACTS, "shots: [5]}", "benchmarks.facts", ["`shots_path`"]),
+    "shots twice": (FACTS, FACTS.replace("[0, 2]", "[2, 2]"), "benchmarks.facts", ["twice"]),
+    "empty stop text": (FACTS, FACTS.replace('"\\n"', '""'), "benchmarks.facts.stop[0]", ["at least 1 character"]),
+    "template without instruction": (
+        "seeds: [0, 1]\nb",
+        'template: {prompt: "Q: A:"}\nb',
+        "template",
+        ["{instruction}"],
+    ),
+    "template with two instructions": (
+        "seeds: [0, 1]\nb",
+        'template: {prompt: "{instruction}{instruction}"}\nb',
+        "template",
+        ["exactly once"],
+    ),
+    "files of a model": (HUB, "hub: {id: a/b, revision: c, files: [x]}", "bases.fetched", ["`files`"]),
+    "kind of file": ("path: chats.jsonl", "path: chats.txt", "datasets.chats.path", [".jsonl", "chats.txt"]),
+    "kind of file of items": (
+        "facts: {path: facts.jsonl",
+        "facts: {path: facts.tsv",
+        "benchmarks.facts.path",
+        [".tsv"],
+    ),
+    # duplicates and empty products
+    "base twice": (
+        READER,
+        "micro: {mixture: {math: 3, web: 1}, seed: 1, steps: 60}",
+        "bases.reader",
+        ["bases.calculator"],
+    ),
+    "recipe twice under another keep": (
+        DECAY,
+        "schedule: constant, batch_size: 16, epochs: 4, keep: [3]}",
+        "recipes.decay",
+        ["recipes.full"],
+    ),
+    "dataset twice": ("topic: knowledge, rows", "topic: math, rows", "datasets.knowledge", ["datasets.math"]),
+    "sample twice": (
+        ALL,
+        f"{ALL}\n  again: {{datasets: math, size: 40}}",
+        "samples.again",
+        ["samples.math-40", "same"],
+    ),
+    "mixture twice": (ALL, f'{ALL}\n  again: {{mix: "*-40"}}', "samples.again", ["samples.all", "same"]),
+    "sample named twice": (
+        ALL,
+        f"{ALL}\n  math-40: {{datasets: math, size: 41}}",
+        "samples.math-40",
+        ["second sample"],
+    ),
+    "base selected twice": (
+        "[calculator]",
+        "[calculator, calculator]",
+        "blocks.schedules.bases",
+        ["'calculator'", "twice"],
+    ),
+    "seed twice": ("seeds: [0, 1]\n", "seeds: [1, 1]\n", "blocks.main.seeds", ["twice"]),
+    "cell included twice": (
+        INCLUDED,
+        "{bases: reader, samples: all, recipes: lora}",
+        "blocks.mixtures.include[0]",
+        ["already"],
+    ),
+    "exclusion of nothing": (EXCLUDED, "{seed: [7]}", "blocks.mixtures.exclude[0]", ["matches no cell"]),
+    "exclusion that says nothing": (EXCLUDED, "{}", "blocks.mixtures.exclude[0]", ["at least one of"]),
+    "missing cells that are none": (
+        MISSING,
+        "{seed: [7], reason: x}",
+        "blocks.mixtures.expected_missing[0]",
+        ["no cell"],
+    ),
+    "missing cells without a reason": (
+        MISSING,
+        '{seed: [1], reason: ""}',
+        "expected_missing[0].reason",
+        ["at least 1"],
+    ),
+    "all excluded": (EXCLUDED, "{recipe: lora}", "blocks.mixtures", ["empty"]),
+    "no seeds": ("seeds: [0, 1]\n", "seeds: []\n", "seeds", ["at least 1 item"]),
+    "no bases in a block": ("bases: reader", "bases: []", "blocks.mixtures.bases", ["at least 1 item"]),
+    "no targets": ("targets: all-linear", "targets: []", "recipes.lora.lora.targets", ["at least 1 item"]),
+    "no items": ("items: 20", "items: 0", "benchmarks.sums.micro.items", ["greater than 0"]),
+    # names and paths that could do harm
+    "parent folder as a name": ("  fetched:", "  ../../fetched:", "bases", ["'../../fetched'", "no valid name"]),
+    "path as a name": ("  fetched:", "  a/b:", "bases", ["'a/b'"]),
+    "hidden name": ("  fetched:", "  .fetched:", "bases", ["'.fetched'"]),
+    "shell in a base's name": ("  fetched:", '  "$(touch ran)":', "bases", ["'$(touch ran)'", "letters, digits"]),
+    "shell in a dataset's name": (
+        f"  {MATH}",
+        '  "; touch ran": {micro: {topic: math}}',
+        "datasets",
+        ["'; touch ran'"],
+    ),
+    "Jinja in a recipe's name": ("  decay:", '  "{{ 7 * 7 }}":', "recipes", ["'{{ 7 * 7 }}'"]),
+    "markup in a block's name": ("  main:", '  "<script>":', "blocks", ["'<script>'"]),
+    "wildcard in a benchmark's name": ("  sums:", '  "{hash}":', "benchmarks", ["'{hash}'"]),
+    "line break in a name": ("  sums:", '  "a\\nb":', "benchmarks", ["'a\\\\nb'"]),
+    "empty name": ("  sums:", '  "":', "benchmarks", ["''"]),
+    "name of 65 letters": ("  sums:", f"  {'s' * 65}:", "benchmarks", ["at most 64"]),
+    "shell in a sample's name": (ALL, '"a; touch ran": {mix: "*-40"}', "samples.a; touch ran", ["no valid name"]),
+    "other placeholder in a sample's name": (DRAW, '"{base}-40": {datasets: "*"}', "samples.{base}-40", ["{dataset}"]),
+    "hub id without owner": ("id: owner/model", "id: model", "bases.fetched.hub.id", ["owner/name", "'model'"]),
+    "hub id that climbs": ("id: owner/model", "id: ../..", "bases.fetched.hub.id", ["owner/name", "'../..'"]),
+    "revision that climbs": ("revision: 0123abc", "revision: ../../x", "bases.fetched.hub.revision", ["'../../x'"]),
+    "revision with shell": ("revision: 0123abc", 'revision: "$(ls)"', "bases.fetched.hub.revision", ["'$(ls)'"]),
+    "absent source": (
+        "path: chats.jsonl",
+        "path: none.jsonl",
+        "datasets.chats.path",
+        ["'none.jsonl'", "working folder"],
+    ),
+    "absent model": (HUB, "path: none", "bases.fetched.path", ["'none'", "working folder"]),
+    "source with a null byte": ("path: chats.jsonl", 'path: "a\\0.jsonl"', "datasets.chats.path", ["cannot be read"]),
+}
+
+
+def messages(path: Path) -> list[str]:
+    """The lines that refuse a study."""
+    with pytest.raises(StudyError) as refusal:
+        plan_of(path)
+    return str(refusal.value).splitlines()
+
+
+@pytest.mark.parametrize(("old", "new", "where", "said"), BAD.values(), ids=BAD)
+def test_a_wrong_study_is_refused(
+    old: str, new: str, where: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_study(tmp_path, (old, new))
+    before = sorted(tmp_path.iterdir())
+    lines = messages(path)
+    assert all(line.startswith(str(path)) for line in lines)
+    meant = [
+        line for line in lines if line.removeprefix(str(path)).removeprefix(": ").startswith(where) or where in line
+    ]
+    assert len(meant) == 1, lines
+    assert all(fragment in meant[0] for fragment in said), meant[0]
+    assert len(meant[0]) < len(str(path)) + 400
+    assert sorted(tmp_path.iterdir()) == before, "reading a study left something behind"

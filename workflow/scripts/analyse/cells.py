@@ -1,0 +1,85 @@
+"""What every analysis starts from: gains at the last epoch, on one scale, averaged over seeds."""
+
+import math
+from typing import Any
+
+import polars as pl
+
+RUN = ["base", "sample", "recipe", "seed"]
+MEASURE = ["benchmark", "shots", "metric"]
+
+METRIC_RANGE = {"judge_1_10": 9.0}
+"""Width of the scale of metrics that are not fractions; gains are divided by it, so that they can be averaged."""
+_NEAR = 0.2
+"""Sizes that differ by less are one nominal size: a sample may have fewer rows than the study asked for."""
+
+
+def final_gains(gains: pl.DataFrame) -> pl.DataFrame:
+    """Rows of table `gains` at the last epoch of each run, gain and stderr as fractions of the metric's range.
+
+    `size` becomes nominal (see nominal_sizes). Leave-one-out mixtures are left out: they share nine tenths of their
+    rows, so they are no independent evidence about the properties of data.
+    """
+    last = pl.col("epoch") == pl.col("epoch").max().over(RUN)
+    width = pl.col("metric").replace_strict(METRIC_RANGE, default=1.0, return_dtype=pl.Float64)
+    sizes = nominal_sizes(gains["size"])
+    return gains.filter(last & pl.col("held_out").is_null()).with_columns(
+        pl.col("gain", "stderr") / width,
+        pl.col("size").replace_strict(sizes, default=None, return_dtype=pl.Int64),
+    )
+
+
+def nominal_sizes(sizes: pl.Series) -> dict[int, int]:
+    """Each size and the nominal one it stands for: the commonest size within 20 % of it."""
+    nominal: dict[int, int] = {}
+    counts = sizes.drop_nulls().value_counts().sort(["count", sizes.name], descending=[True, False])
+    for size in counts[sizes.name].to_list():
+        near = [chosen for chosen in dict.fromkeys(nominal.values()) if abs(size - chosen) <= _NEAR * chosen]
+        nominal[size] = near[0] if near else size
+    return nominal
+
+
+def over_seeds(gains: pl.DataFrame) -> pl.DataFrame:
+    """One row per base x sample x recipe x measure: the mean over seeds, the mean stderr, and the number of runs.
+
+    The standard error is averaged, not divided by the number of seeds: all seeds answer the same items, so they share
+    most of that error.
+    """
+    kept = ["dataset", "size", "method", "schedule", "matched"]
+    return (
+        gains.group_by("base", "sample", "recipe", *MEASURE, *kept)
+        .agg(
+            pl.col("gain").mean(),
+            pl.col("stderr").mean(),
+            pl.col("epoch").max(),
+            pl.col("seed").n_unique().alias("n_runs"),
+        )
+        .sort("base", "sample", "recipe", *MEASURE)
+    )
+
+
+def groups(frame: pl.DataFrame, *columns: str) -> list[dict[str, Any]]:
+    """Ways to look at a frame: everything together (all null), and each value of each column with several values.
+
+    With several varying columns also each combination of their values that occurs. What only one dataset has, such as
+    the size of a mixture, is no group of its own.
+    """
+    varying = [column for column in columns if frame[column].n_unique() > 1]
+    found: list[dict[str, Any]] = [dict.fromkeys(columns)]
+    for column in varying:
+        values = frame[column].drop_nulls().unique().sort().to_list()
+        found += [dict.fromkeys(columns) | {column: value} for value in values]
+    if len(varying) > 1:
+        rows = frame.select(varying).drop_nulls().unique().sort(varying)
+        found += [dict.fromkeys(columns) | row for row in rows.to_dicts()]
+    return [found[0]] + [group for group in found[1:] if select(frame, group)["dataset"].n_unique() > 1]
+
+
+def select(frame: pl.DataFrame, group: dict[str, Any]) -> pl.DataFrame:
+    """Rows that have the group's values; null in the group admits every row."""
+    return frame.filter(pl.lit(True), **{column: value for column, value in group.items() if value is not None})
+
+
+def known(value: float) -> float | None:
+    """The value, or None for NaN: tables hold null where a number is unknown."""
+    return float(value) if math.isfinite(value) else None

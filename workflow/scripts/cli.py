@@ -1,0 +1,65 @@
+"""The command `sft-atlas`: what is not a file target of the workflow."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sft_atlas.study.load import StudyError, load_config, load_study, read_yaml, study_path
+from sft_atlas.study.matrix import expand
+from sft_atlas.study.plan import Plan, build_plan
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand; a study that cannot be read is one line on stderr and status 1."""
+    parser = argparse.ArgumentParser(prog="sft-atlas", description="Questions about a study that no file answers.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    cells = commands.add_parser("cells", help="list every cell of a study with its blocks and its files")
+    cells.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    options = parser.parse_args(arguments)
+    try:
+        config, plan = planned(options.study)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for line in cell_lines(plan, Path(config)):
+        print(line)
+    return 0
+
+
+def planned(study: str | None, folder: Path = Path()) -> tuple[str, Plan]:
+    """The results folder and the plan of a study, read as the workflow reads them.
+
+    Raises:
+        StudyError: config.yaml or the study file cannot be used.
+    """
+    declared = read_yaml(folder / "config.yaml") or {}
+    config = load_config(declared | ({"study": study} if study else {}))
+    path = study_path(config, folder)
+    declaration = load_study(path)
+    return config.results, build_plan(declaration, expand(declaration, path), path.stem).narrowed(config.only)
+
+
+def cell_lines(plan: Plan, results: Path) -> list[str]:
+    """One line per cell, tab-separated with a header: names, blocks, whether its files are there, and the files."""
+    lines = ["\t".join(("base", "sample", "recipe", "seed", "epoch", "blocks", "train", "scores", "weights", "target"))]
+    for base in plan.bases:
+        there = (results / plan.scores[base].output).exists()
+        lines.append("\t".join((base, "", "", "", "0", "", "", _yes(there), "", str(results / plan.scores[base].output))))
+    for key, run in plan.matrix.runs.items():
+        specs = (plan.train[key], plan.scores[key], plan.weights[key])
+        there = [_yes((results / spec.output).exists()) for spec in specs]
+        for epoch, blocks in run.epochs.items():
+            names = (key.base, key.sample, key.recipe, str(key.seed), str(epoch), ",".join(blocks))
+            lines.append("\t".join((*names, *there, str(results / specs[1].output))))
+    for (key, epoch), reason in plan.matrix.missing.items():
+        names = (key.base, key.sample, key.recipe, str(key.seed), str(epoch), "")
+        lines.append("\t".join((*names, "", "", "", f"expected missing: {reason}")))
+    return lines
+
+
+def _yes(there: bool) -> str:
+    return "yes" if there else "no"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

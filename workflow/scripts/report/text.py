@@ -1,0 +1,93 @@
+"""Numbers and findings in words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PREDICTORS = {
+    "log_perplexity": "perplexity of the completions",
+    "log_perplexity_full": "perplexity of prompts and completions",
+    "mean_tokens": "length in tokens",
+    "similarity": "similarity to the benchmark",
+}
+SCOPES = {
+    "pooled": "over all cells",
+    "within_base": "between datasets, on one base and benchmark",
+    "within_dataset": "between bases, on one dataset and benchmark",
+    "within_run": "between benchmarks, in one run",
+}
+CLEAR_Q = 0.05
+"""A relation counts as clear when its interval excludes zero and its q is below this."""
+MINUS = "−"
+JUDGED = ("judge_1_10",)
+"""Metrics that are not fractions."""
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a real minus sign; a dash where unknown."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    return (text[1:] if float(text) == 0 else text.replace("-", MINUS)) if text.startswith("-") else text
+
+
+def points(gain: float | None, digits: int = 1) -> str:
+    """A gain in percentage points, with its sign; a dash where unknown."""
+    if gain is None:
+        return "–"
+    text = number(100 * gain, digits)
+    return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
+
+
+def interval(low: float | None, high: float | None, form: Any = number) -> str:
+    """`[low, high]`, or what stands in its place when there is none."""
+    return "no interval: too few" if low is None or high is None else f"[{form(low)}, {form(high)}]"
+
+
+def spans_zero(row: Mapping[str, Any]) -> bool:
+    """Whether an estimate's sign is open: its interval holds zero, or there is none."""
+    return row["ci_low"] is None or row["ci_high"] is None or row["ci_low"] <= 0 <= row["ci_high"]
+
+
+def is_clear(row: Mapping[str, Any]) -> bool:
+    """Whether a correlation is clear: interval without zero and q below CLEAR_Q."""
+    return not spans_zero(row) and row["q"] is not None and row["q"] < CLEAR_Q
+
+
+def probability(value: float | None) -> str:
+    """A probability, small ones as a bound."""
+    if value is None:
+        return "unknown"
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.1 else f"= {value:.2f}"
+
+
+def correlation(row: Mapping[str, Any]) -> str:
+    """Coefficient, interval, q and n of a correlation."""
+    return (
+        f"ρ = {number(row['coefficient'])} {interval(row['ci_low'], row['ci_high'])}, q {probability(row['q'])}, "
+        f"n = {count(row['n_cells'], 'cell')} from {count(row['n_runs'], 'run')}"
+    )
+
+
+def relation(row: Mapping[str, Any], what: str) -> str:
+    """What a correlation says, in words: it rises, falls, is a hint only, or is not clear."""
+    direction = "rises" if row["coefficient"] > 0 else "falls"
+    if is_clear(row):
+        return f"gain {direction} with {what}"
+    if spans_zero(row):
+        return f"no clear relation of gain with {what}"
+    return f"a hint, no more, that gain {direction} with {what}"
+
+
+def count(number_of: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `1,000 runs`."""
+    return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
+
+
+def listing(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital first letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
