@@ -19,12 +19,12 @@ rule collect:
     localrule: True
     conda:
         ENVIRONMENT
-    params:
-        identity=job_identity(COLLECT),
-        spec=job_param(COLLECT),
     resources:
         mem_mb=16000,
         runtime=60,
+    params:
+        identity=job_identity(COLLECT),
+        spec=job_param(COLLECT),
     shell:
         JOB
 
@@ -40,12 +40,12 @@ rule analyse:
     localrule: True
     conda:
         ENVIRONMENT
-    params:
-        identity=job_identity(ANALYSE),
-        spec=job_param(ANALYSE),
     resources:
         mem_mb=16000,
         runtime=60,
+    params:
+        identity=job_identity(ANALYSE),
+        spec=job_param(ANALYSE),
     shell:
         JOB
 
@@ -61,11 +61,11 @@ rule report:
     localrule: True
     conda:
         ENVIRONMENT
-    params:
-        identity=job_identity(REPORT),
-        spec=job_param(REPORT),
     resources:
         mem_mb=8000,
         runtime=60,
+    params:
+        identity=job_identity(REPORT),
+        spec=job_param(REPORT),
     shell:
         JOB

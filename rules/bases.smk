@@ -12,11 +12,11 @@ rule make_tokenizer:
         "logs/bases/tokenizer/{name}-{hash}.log",
     conda:
         ENVIRONMENT
-    params:
-        spec=job_param(TOKENIZER),
     resources:
         mem_mb=4000,
         runtime=10,
+    params:
+        spec=job_param(TOKENIZER),
     shell:
         JOB
 
@@ -31,10 +31,10 @@ rule make_base:
     conda:
         ENVIRONMENT
     threads: STUDY.threads
-    params:
-        spec=job_param(BASE),
     resources:
         mem_mb=4000,
         runtime=12 * 60,
+    params:
+        spec=job_param(BASE),
     shell:
         JOB

@@ -12,11 +12,11 @@ rule evaluate_model:
     conda:
         ENVIRONMENT
     threads: STUDY.threads
-    params:
-        spec=job_param(SCORES),
     resources:
         gpu=gpus,
         mem_mb=16000,
         runtime=24 * 60,
+    params:
+        spec=job_param(SCORES),
     shell:
         JOB

@@ -13,12 +13,12 @@ rule measure_perplexity:
     conda:
         ENVIRONMENT
     threads: STUDY.threads
-    params:
-        spec=job_param(PERPLEXITY),
     resources:
         gpu=gpus,
         mem_mb=16000,
         runtime=12 * 60,
+    params:
+        spec=job_param(PERPLEXITY),
     shell:
         JOB
 
@@ -32,10 +32,10 @@ rule measure_similarity:
         "logs/similarity/{name}/{hash}.log",
     conda:
         ENVIRONMENT
-    params:
-        spec=job_param(SIMILARITY),
     resources:
         mem_mb=8000,
         runtime=60,
+    params:
+        spec=job_param(SIMILARITY),
     shell:
         JOB

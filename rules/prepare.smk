@@ -14,11 +14,11 @@ rule prepare_dataset:
     localrule: True
     conda:
         ENVIRONMENT
-    params:
-        spec=job_param(DATASET),
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        spec=job_param(DATASET),
     shell:
         JOB
 
@@ -32,11 +32,11 @@ rule prepare_sample:
         "logs/prepare/sample/{name}-{hash}.log",
     conda:
         ENVIRONMENT
-    params:
-        spec=job_param(SAMPLE),
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        spec=job_param(SAMPLE),
     shell:
         JOB
 
@@ -51,10 +51,10 @@ rule prepare_benchmark:
     localrule: True
     conda:
         ENVIRONMENT
-    params:
-        spec=job_param(BENCHMARK),
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        spec=job_param(BENCHMARK),
     shell:
         JOB

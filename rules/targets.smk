@@ -21,6 +21,6 @@ for target, wanted in {
     rule:
         name:
             target
-        localrule: True
         input:
             [in_results(path) for path in wanted],
+        localrule: True

@@ -12,11 +12,11 @@ rule tokenise_sample:
     conda:
         ENVIRONMENT
     threads: STUDY.threads
-    params:
-        spec=job_param(TOKENS),
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=60,
+    params:
+        spec=job_param(TOKENS),
     shell:
         JOB

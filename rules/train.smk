@@ -12,11 +12,11 @@ rule train_run:
     conda:
         ENVIRONMENT
     threads: STUDY.threads
-    params:
-        spec=job_param(TRAIN),
     resources:
         gpu=gpus,
         mem_mb=16000,
         runtime=24 * 60,
+    params:
+        spec=job_param(TRAIN),
     shell:
         JOB

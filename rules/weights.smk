@@ -12,11 +12,11 @@ rule measure_weights:
     conda:
         ENVIRONMENT
     threads: STUDY.threads
-    params:
-        spec=job_param(WEIGHTS),
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=60,
+    params:
+        spec=job_param(WEIGHTS),
     shell:
         JOB

@@ -92,7 +92,7 @@ class _Draw:
         self.log_perplexity = level + self.rng.normal(0, 0.5, shape)
         self.similarity = self.rng.uniform(0.02, 0.3, (len(self.datasets), len(self.benchmarks)))
         self.tokens = self.rng.integers(40, 400, len(self.datasets))
-        self.base_scores = self.rng.uniform(0.05, 0.6, (len(self.bases), len(self.benchmarks)))
+        self.base_scores = self.rng.uniform(0.25, 0.6, (len(self.bases), len(self.benchmarks)))
         self.cell_noise = self.rng.normal(0, study.noise, (*shape, len(self.benchmarks)))
 
     def tables(self) -> dict[str, pl.DataFrame]:

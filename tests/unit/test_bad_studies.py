@@ -1,11 +1,11 @@
-"""Wrong studies: every mistake is refused before anything runs, in a line that says where, what was found, what to do."""
+"""Wrong studies: each is refused before anything runs, in a line that says where, what was found and what to do."""
 
 from pathlib import Path
 
 import pytest
-from helpers import plan_of, write_study
 
-from sft_atlas.study.load import StudyError
+from sft_atlas.study.load import MAX_BYTES, StudyError, load_config, read_yaml, study_path
+from tests.unit.helpers import STUDY, plan_of, write_study
 
 MAIN = 'main: {bases: "*", samples: "*-40", recipes: full}'
 MATH = "math: {micro: {topic: math, rows: 60}}"
@@ -20,6 +20,7 @@ MISSING = "{sample: all, seed: [1], reason: out of memory}"
 HUB = "hub: {id: owner/model, revision: 0123abc}"
 CHATS = "chats: {path: chats.jsonl, format: messages, turns: first, keep: {lang: [en]}}"
 LORA = "lora: {rank: 4, targets: all-linear}"
+SEEDS = STUDY[STUDY.index("seeds: [0, 1]\n") : STUDY.index("benchmarks:")]
 READER = "micro: {architecture: qwen3, seed: 2, steps: 60}"
 FACTS = 'shots: [0, 2], shots_path: facts.jsonl, stop: ["\\n"], max_tokens: 8}'
 
@@ -35,14 +36,15 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "unknown key of an analysis": ("bootstrap_draws", "bootstrap_drawz", "analyses.bootstrap_drawz", ["_draws'?"]),
     "plural in a match": (EXCLUDED, "{samples: all}", "blocks.mixtures.exclude[0].samples", ["'sample'"]),
     "singular in a block": (MAIN, MAIN.replace("bases", "base"), "blocks.main.base", ["did you mean 'bases'?"]),
-    "bare numbers for a block": (
+    "singular in a block, again": (
         MAIN,
         MAIN.replace("recipes: full", "recipe: full"),
         "blocks.main.recipe",
         ["'recipes'"],
     ),
     # missing keys
-    "section left out": ("\nbenchmarks:", "\nbenchmarkz:", "benchmarks", ["missing"]),
+    "section mistyped": ("\nbenchmarks:", "\nbenchmarkz:", "benchmarkz", ["did you mean 'benchmarks'?"]),
+    "section left out": (SEEDS, "", "blocks", ["missing"]),
     "recipe without method": ("decay: {method: full, ", "decay: {", "recipes.decay.method", ["missing"]),
     "recipe without learning rate": ("learning_rate: 5e-3, ", "", "recipes.lora.learning_rate", ["missing"]),
     "block without bases": (MAIN, 'main: {samples: "*-40", recipes: full}', "blocks.main.bases", ["missing"]),
@@ -68,11 +70,11 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         ["'qwen3'?"],
     ),
     "unknown topic": (MATH, "math: {micro: {topic: maths}}", "datasets.math.micro.topic", ["'math'?"]),
-    "unknown domain": ("mixture: {math: 3", "mixture: {maths: 3", "bases.calculator.micro.mixture", ["'math'?"]),
+    "unknown domain": ("mixture: {math: 3", "mixture: {maths: 3", "bases.calculator.micro.mixture.maths", ["'math'?"]),
     # types
     "list for a section": (
-        "seeds: [0, 1]\nblocks:",
-        "seeds: [0, 1]\nblocks: []\nblokcs:",
+        SEEDS,
+        "blocks: []\n",
         "blocks",
         ["mapping", "list"],
     ),
@@ -125,7 +127,7 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "section twice": (
         "seeds: [0, 1]\nblocks",
         "seeds: [0, 1]\nseeds: [2]\nblocks",
-        ", line 22",
+        ", line 23",
         ["'seeds' stands twice"],
     ),
     "alias": (READER, "micro: &a {seed: 2}\n    family: *a", ", line 8", ["aliases"]),
@@ -135,10 +137,10 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "tag of a boolean": ("title: a", "title: !!bool a", ", line 1", ["tags"]),
     "list as key": ("title: a study", "? [a, b]\n: 1\ntitle: a", ", line 1", ["key must be plain text"]),
     "tab": ("  reader:\n", "\treader:\n", ", line 6", ["'\\t'"]),
-    "unbalanced brackets": ("seeds: [0, 1]\nblocks", "seeds: [0, 1\nblocks", ", line 22", ["expected ',' or ']'"]),
+    "unbalanced brackets": ("seeds: [0, 1]\nblocks", "seeds: [0, 1\nblocks", ", line 23", ["expected ',' or ']'"]),
     "missing colon": ("  reader:\n    " + READER, "  reader\n    " + READER, ", line 7", ["not valid YAML"]),
-    "two documents": ("\nblocks:", "\n---\nblocks:", ", line 22", ["single document"]),
-    "number with 5000 digits": ("seed: 2, steps", f"seed: {'9' * 5000}, steps", "", ["not valid YAML", "digits"]),
+    "two documents": ("\nblocks:", "\n---\nblocks:", ", line 23", ["single document"]),
+    "number with 5000 digits": ("seed: 2, steps", f"seed: {'9' * 5000}, steps", ", line 7", ["5000 digits"]),
     # absurd numbers
     "no rows": ("size: 40", "size: 0", "samples.{dataset}-40.size", ["greater than or equal to 1", "found 0"]),
     "too many rows": ("size: 40", "size: 40000000000", "samples.{dataset}-40.size", ["less than or equal"]),
@@ -208,8 +210,8 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "mixture of mixtures by pattern": (LEFT_OUT, 'more: {mix: "al*"}', "samples.more.mix", ["'al*'"]),
     "adapter of a full recipe": (DECAY, "lora: {rank: 4}}", "recipes.decay", ["`method: lora`"]),
     "keep beyond the run": (FULL, "epochs: 4, keep: [5]}", "recipes.full", ["epoch 5", "the run has 4"]),
-    "keep twice": (FULL, "epochs: 4, keep: [4, 4]}", "recipes.full", ["twice", "[4, 4]"]),
-    "keep nothing": (FULL, "epochs: 4, keep: []}", "recipes.full", ["at least one epoch"]),
+    "keep twice": (FULL, "epochs: 4, keep: [4, 4]}", "recipes.full.keep", ["twice", "[4, 4]"]),
+    "keep nothing": (FULL, "epochs: 4, keep: []}", "recipes.full.keep", ["at least 1 item"]),
     "epochs beyond the run": ("epochs: [4]}", "epochs: [5]}", "blocks.schedules.epochs", ["epoch 5", "'decay' has 4"]),
     "columns without the format": (
         CHATS,
@@ -227,7 +229,7 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         CHATS,
         "chats: {path: chats.jsonl, format: alpaca, turns: single}",
         "datasets.chats",
-        ["`turns`", "alpaca"],
+        ["`turns: single`", "alpaca"],
     ),
     "format of generated rows": (MATH, "math: {micro: {topic: math}, format: alpaca}", "datasets.math", ["generated"]),
     "format of generated items": (
@@ -237,7 +239,7 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         ["generated"],
     ),
     "shots without examples": (FACTS, "shots: [5]}", "benchmarks.facts", ["`shots_path`"]),
-    "shots twice": (FACTS, FACTS.replace("[0, 2]", "[2, 2]"), "benchmarks.facts", ["twice"]),
+    "shots twice": (FACTS, FACTS.replace("[0, 2]", "[2, 2]"), "benchmarks.facts.shots", ["twice"]),
     "empty stop text": (FACTS, FACTS.replace('"\\n"', '""'), "benchmarks.facts.stop[0]", ["at least 1 character"]),
     "template without instruction": (
         "seeds: [0, 1]\nb",
@@ -292,7 +294,7 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         "blocks.schedules.bases",
         ["'calculator'", "twice"],
     ),
-    "seed twice": ("seeds: [0, 1]\n", "seeds: [1, 1]\n", "blocks.main.seeds", ["twice"]),
+    "seed twice": ("seeds: [0, 1]\n", "seeds: [1, 1]\n", "seeds", ["twice"]),
     "cell included twice": (
         INCLUDED,
         "{bases: reader, samples: all, recipes: lora}",
@@ -313,7 +315,7 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         "expected_missing[0].reason",
         ["at least 1"],
     ),
-    "all excluded": (EXCLUDED, "{recipe: lora}", "blocks.mixtures", ["empty"]),
+    "all excluded": ("epochs: [4]}", "exclude: [{base: calculator}]}", "blocks.schedules", ["empty"]),
     "no seeds": ("seeds: [0, 1]\n", "seeds: []\n", "seeds", ["at least 1 item"]),
     "no bases in a block": ("bases: reader", "bases: []", "blocks.mixtures.bases", ["at least 1 item"]),
     "no targets": ("targets: all-linear", "targets: []", "recipes.lora.lora.targets", ["at least 1 item"]),
@@ -323,16 +325,11 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "path as a name": ("  fetched:", "  a/b:", "bases", ["'a/b'"]),
     "hidden name": ("  fetched:", "  .fetched:", "bases", ["'.fetched'"]),
     "shell in a base's name": ("  fetched:", '  "$(touch ran)":', "bases", ["'$(touch ran)'", "letters, digits"]),
-    "shell in a dataset's name": (
-        f"  {MATH}",
-        '  "; touch ran": {micro: {topic: math}}',
-        "datasets",
-        ["'; touch ran'"],
-    ),
+    "shell in a dataset's name": ("  chats: {", '  "; touch ran": {', "datasets", ["'; touch ran'"]),
     "Jinja in a recipe's name": ("  decay:", '  "{{ 7 * 7 }}":', "recipes", ["'{{ 7 * 7 }}'"]),
     "markup in a block's name": ("  main:", '  "<script>":', "blocks", ["'<script>'"]),
     "wildcard in a benchmark's name": ("  sums:", '  "{hash}":', "benchmarks", ["'{hash}'"]),
-    "line break in a name": ("  sums:", '  "a\\nb":', "benchmarks", ["'a\\\\nb'"]),
+    "line break in a name": ("  sums:", '  "a\\nb":', "benchmarks", [r"'a\nb'"]),
     "empty name": ("  sums:", '  "":', "benchmarks", ["''"]),
     "name of 65 letters": ("  sums:", f"  {'s' * 65}:", "benchmarks", ["at most 64"]),
     "shell in a sample's name": (ALL, '"a; touch ran": {mix: "*-40"}', "samples.a; touch ran", ["no valid name"]),
@@ -348,30 +345,123 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         ["'none.jsonl'", "working folder"],
     ),
     "absent model": (HUB, "path: none", "bases.fetched.path", ["'none'", "working folder"]),
-    "source with a null byte": ("path: chats.jsonl", 'path: "a\\0.jsonl"', "datasets.chats.path", ["cannot be read"]),
+    "source with a null byte": ("path: chats.jsonl", 'path: "a\\0.jsonl"', "datasets.chats.path", ["is not a file"]),
 }
 
 
-def messages(path: Path) -> list[str]:
-    """The lines that refuse a study."""
-    with pytest.raises(StudyError) as refusal:
+def refusal(path: Path) -> list[str]:
+    """The lines that refuse a study, without the file's name, which each of them must begin with."""
+    with pytest.raises(StudyError) as raised:
         plan_of(path)
-    return str(refusal.value).splitlines()
+    lines = str(raised.value).splitlines()
+    assert all(line.startswith(str(path)) for line in lines)
+    return [line.removeprefix(str(path)).removeprefix(": ") for line in lines]
 
 
 @pytest.mark.parametrize(("old", "new", "where", "said"), BAD.values(), ids=BAD)
-def test_a_wrong_study_is_refused(
+def test_a_wrong_study_is_refused_in_one_line(
     old: str, new: str, where: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_study(tmp_path, (old, new))
     before = sorted(tmp_path.iterdir())
-    lines = messages(path)
-    assert all(line.startswith(str(path)) for line in lines)
-    meant = [
-        line for line in lines if line.removeprefix(str(path)).removeprefix(": ").startswith(where) or where in line
-    ]
-    assert len(meant) == 1, lines
-    assert all(fragment in meant[0] for fragment in said), meant[0]
-    assert len(meant[0]) < len(str(path)) + 400
+    lines = refusal(path)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"{where}: ")
+    assert all(fragment in lines[0] for fragment in said), lines[0]
+    assert len(lines[0]) < 400
     assert sorted(tmp_path.iterdir()) == before, "reading a study left something behind"
+
+
+def test_the_study_behind_all_of_these_is_right(tmp_path: Path) -> None:
+    assert plan_of(write_study(tmp_path)).matrix.checkpoints == 60
+
+
+def test_every_mistake_has_its_own_line(tmp_path: Path) -> None:
+    edits = [("size: 40", "size: 0"), ("    family: llama", "    famly: llama"), ("rank: 4", "rank: x")]
+    assert {line.partition(":")[0] for line in refusal(write_study(tmp_path, *edits))} == {
+        "samples.{dataset}-40.size",
+        "bases.calculator.famly",
+        "recipes.lora.lora.rank",
+    }
+
+
+UNREADABLE = {
+    "missing": (None, "cannot be read (No such file or directory)"),
+    "empty": (b"", "found None"),
+    "only a comment": (b"# title: x\n", "found None"),
+    "list": (b"- a\n- b\n", "a study is a mapping of keys; found ['a', 'b']"),
+    "text": (b"micro", "found 'micro'"),
+    "not UTF-8": ("title: Übung".encode("latin-1"), "not UTF-8 text (byte 7)"),
+    "binary": (bytes(range(256)), "not UTF-8 text (byte 128)"),
+    "control character": (b"title: \x01", "not valid YAML"),
+    "nested too deeply": (b"title: " + b"[" * 100_000, "nested too deeply"),
+    "too large": (b"#" * (MAX_BYTES + 1), f"{MAX_BYTES + 1} bytes"),
+    "laughs": (b"a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases"),
+}
+
+
+@pytest.mark.parametrize(("written", "said"), UNREADABLE.values(), ids=UNREADABLE)
+def test_an_unreadable_study_is_refused(written: bytes | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    if written is not None:
+        path.write_bytes(written)
+    lines = refusal(path)
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_a_folder_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="cannot be read"):
+        read_yaml(tmp_path)
+
+
+CONFIGS = {
+    "unknown key": ({"resluts": "x"}, "resluts: unknown key 'resluts'", "did you mean 'results'?"),
+    "no text": ({"study": 5}, "study: expected a valid string", "found 5"),
+    "unknown device": ({"device": "gpu"}, "device: unknown value 'gpu'", "did you mean 'cpu'?"),
+    "nothing in memory": ({"micro_batch_size": 0}, "micro_batch_size: ", "found 0"),
+    "text for a truth": ({"share_imports": "perhaps"}, "share_imports: ", "found 'perhaps'"),
+    "no folder": ({"results": ""}, "results: expected a folder", "found ''"),
+    "shell in the folder": ({"results": "a; touch ran"}, "results: expected a folder", "found 'a; touch ran'"),
+    "wildcard in the folder": ({"results": "{name}"}, "results: expected a folder", "found '{name}'"),
+}
+
+
+@pytest.mark.parametrize(("declared", "where", "said"), CONFIGS.values(), ids=CONFIGS)
+def test_a_wrong_config_is_refused(declared: dict[str, object], where: str, said: str) -> None:
+    with pytest.raises(StudyError) as raised:
+        load_config(declared)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"config.yaml: {where}")
+    assert line.endswith(said)
+
+
+STUDIES = {
+    "mistyped": ("mirco", "did you mean 'micro'?"),
+    "path without .yaml": ("studies/micro", "expected one of: micro"),
+    "climbing": ("../studies/micro", "unknown study"),
+    "no such file": ("none.yaml", "there is no file 'none.yaml'"),
+    "a name that is no folder": ("a b;c.yaml", "'a b;c'"),
+    "a folder of the results": ("runs.yaml", "'runs'"),
+}
+
+
+@pytest.mark.parametrize(("study", "said"), STUDIES.values(), ids=STUDIES)
+def test_an_unknown_study_is_refused(study: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("studies/micro.yaml", "a b;c.yaml", "runs.yaml"):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+    with pytest.raises(StudyError) as raised:
+        study_path(load_config({"study": study}), tmp_path)
+    assert str(raised.value).startswith("config.yaml: study: ")
+    assert said in str(raised.value)
+
+
+def test_known_studies_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "studies/micro.yaml"
+    path.parent.mkdir()
+    path.touch()
+    assert study_path(load_config({"study": "micro"}), tmp_path) == path
+    assert study_path(load_config({"study": str(path)}), tmp_path / "elsewhere") == path

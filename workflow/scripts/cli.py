@@ -43,8 +43,8 @@ def cell_lines(plan: Plan, results: Path) -> list[str]:
     """One line per cell, tab-separated with a header: names, blocks, whether its files are there, and the files."""
     lines = ["\t".join(("base", "sample", "recipe", "seed", "epoch", "blocks", "train", "scores", "weights", "target"))]
     for base in plan.bases:
-        there = (results / plan.scores[base].output).exists()
-        lines.append("\t".join((base, "", "", "", "0", "", "", _yes(there), "", str(results / plan.scores[base].output))))
+        target = results / plan.scores[base].output
+        lines.append("\t".join((base, "", "", "", "0", "", "", _yes(target.exists()), "", str(target))))
     for key, run in plan.matrix.runs.items():
         specs = (plan.train[key], plan.scores[key], plan.weights[key])
         there = [_yes((results / spec.output).exists()) for spec in specs]

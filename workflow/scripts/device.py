@@ -30,9 +30,9 @@ def prepare(threads: int) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def load_model(folder: Path, precision: str, device: torch.device, **options: Any) -> PreTrainedModel:
+def load_model(folder: Path, precision: str, device: torch.device) -> PreTrainedModel:
     """A causal language model from a local folder of safetensors; no network, no pickle, no code of the model's own."""
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=TYPES[precision], local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=TYPES[precision], local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
     return model.to(device)

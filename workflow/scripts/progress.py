@@ -31,14 +31,14 @@ class Progress:
 
     def finished(self, stage: str | None) -> None:
         """A job has ended well."""
-        if stage in self.planned:
+        if stage is not None and stage in self.planned:
             self.running[stage] -= 1
             self.done[stage] += 1
             self._show(stage, ended=self.done[stage] + self.lost[stage] == self.planned[stage])
 
     def failed(self, stage: str | None, logs: Sequence[str] = ()) -> None:
         """A job has failed; the end of its log says why."""
-        if stage in self.planned:
+        if stage is not None and stage in self.planned:
             self.running[stage] -= 1
             self.lost[stage] += 1
             for log in logs:

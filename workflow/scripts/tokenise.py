@@ -13,7 +13,12 @@ from sft_atlas.data.sources import DataError
 from sft_atlas.files import content_hash, read_json, whole, write_record, write_table
 
 IGNORED = -100
-SCHEMA = {"row": pl.String, "input_ids": pl.List(pl.Int32), "labels": pl.List(pl.Int32), "truncated": pl.Boolean}
+SCHEMA: dict[str, Any] = {
+    "row": pl.String,
+    "input_ids": pl.List(pl.Int32),
+    "labels": pl.List(pl.Int32),
+    "truncated": pl.Boolean,
+}
 
 
 def run(spec: dict[str, Any], root: Path) -> None:

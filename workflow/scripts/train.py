@@ -10,6 +10,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import (
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -96,6 +97,7 @@ def train(
         peft_config=adapter_config(recipe["lora"], base),
         callbacks=[keeper, reporter],
     )
+    trainer.remove_callback(PrinterCallback)
     keeper.model = trainer.model
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -197,7 +199,7 @@ class StepReporter(TrainerCallback):
 def save(model: Any, folder: Path, precision: str) -> None:
     """Save weights as safetensors: an adapter in fp32, a full model in fp32 or, of a bf16 recipe, in bf16."""
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder, safe_serialization=True)
+        model.save_pretrained(str(folder), safe_serialization=True)
         folder.joinpath("README.md").unlink(missing_ok=True)
     elif precision == "bf16":
         state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}

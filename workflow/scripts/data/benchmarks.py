@@ -16,7 +16,7 @@ from sft_atlas.data.formats import text
 from sft_atlas.data.sources import DataError, Row, read_rows, source_files
 from sft_atlas.files import write_record, write_table
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "item": pl.String,
     "instruction": pl.String,
     "choices": pl.List(pl.String),

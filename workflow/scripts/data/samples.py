@@ -1,4 +1,4 @@
-"""Stage *prepare*, second half: a fixed subset of datasets, or a mixture of such subsets, as prompts and completions."""
+"""Stage *prepare*, second half: a fixed subset of datasets, or a mixture of such, as prompts and completions."""
 
 import hashlib
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Figures of question 2: properties of the training data against the gain."""
 
+import math
+
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -30,6 +32,11 @@ def perplexity(results: Results) -> Figure | None:
         _scatter(axes, part, bases, datasets, faint=title == "All benchmarks")
         axes.set_title(title)
         axes.set_xlabel("perplexity of completions under the base model (log scale)")
+    inside = results.correlation("log_perplexity", "within_dataset")
+    if inside is not None:
+        ends = text.interval(inside["ci_low"], inside["ci_high"])
+        note = f"between bases, on one dataset:\nρ = {text.number(inside['coefficient'])} {ends}"
+        grid.flat[0].text(0.98, 0.97, note, transform=grid.flat[0].transAxes, ha="right", va="top", color=style.SOFT)
     grid.flat[0].set_ylabel("gain over the base model (points)")
     handles = [Line2D([], [], color=style.colour(bases, b), marker="o", linestyle="", label=b) for b in bases]
     handles += [
@@ -81,15 +88,15 @@ def _scatter(axes: Axes, cells: pl.DataFrame, bases: list[str], datasets: list[s
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = means["perplexity"].to_numpy().min(), means["perplexity"].to_numpy().max()
-    if high < 30 * low:
+    if high < 100 * low:
         axes.set_xticks(_round_ticks(low, high))
     axes.grid(axis="y")
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Four to seven readable ticks on a log axis of narrow range."""
-    digits = np.geomspace(low, high, 6)
-    return list(dict.fromkeys(float(f"{value:.2g}") for value in digits))
+    """Readable ticks on a log axis of narrow range: 1, 1.5, 2, 3, 5 and 7 times powers of ten."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    return [t for p in powers for t in (step * 10.0**p for step in (1, 1.5, 2, 3, 5, 7)) if low <= t <= high]
 
 
 def explain_perplexity(results: Results) -> str:
@@ -135,7 +142,8 @@ UNITS = {"pooled": "dataset", "within_base": "dataset", "within_dataset": "run",
 
 def explain_predictors(results: Results) -> str:
     """Which properties go with gain clearly, and which do not."""
-    clear, unclear = [], []
+    clear: list[str] = []
+    unclear: list[str] = []
     for predictor, name in text.PREDICTORS.items():
         rows = [row for scope in text.SCOPES if (row := results.correlation(predictor, scope)) is not None]
         if not rows:
@@ -167,7 +175,7 @@ def similarity(results: Results) -> Figure | None:
     axes.axvline(0, color=style.SOFT, linewidth=0.8, zorder=0)
     axes.set_xlabel("similarity of data and benchmark, minus the run's mean")
     axes.set_ylabel("gain, minus the run's mean (points)")
-    axes.legend(loc="upper left")
+    drawing.legend(loc="outside upper left", ncols=2)
     return drawing
 
 

@@ -2,6 +2,7 @@
 
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
@@ -49,9 +50,10 @@ def explain_methods(results: Results) -> str:
         names += " rows" if row["comparison"] == "size" else ""
         ends = text.interval(row["ci_low"], row["ci_high"], text.points)
         verdict = "no clear difference" if text.spans_zero(row) else "more" if row["difference"] > 0 else "less"
+        n = text.count(row["n_pairs"], "pair")
         parts.append(
-            f"{names}: {verdict}, {text.points(row['difference'])} points {ends}, n = {text.count(row['n_pairs'], 'pair')} "
-            f"of equal base, dataset and benchmark"
+            f"{names}: {verdict}, {text.points(row['difference'])} points {ends}, "
+            f"n = {n} of equal base, dataset and benchmark"
         )
     return text.sentence("; ".join(parts))
 
@@ -65,7 +67,7 @@ def seeds(results: Results) -> Figure | None:
     measures = [measure for measure in results.measures if measure in spread]
     gains = results["effects"].filter((pl.col("scope") == "cell") & pl.col("matched"))
     bases = results.bases
-    drawing = style.figure(9.5, 1.3 + 0.38 * len(measures))
+    drawing = style.figure(9.5, 1.6 + 0.38 * len(measures))
     axes = drawing.subplots()
     for i, measure in enumerate(measures):
         axes.barh(i, 4 * spread[measure], left=-2 * spread[measure], height=0.72, color=style.RULE, zorder=1)
@@ -75,7 +77,11 @@ def seeds(results: Results) -> Figure | None:
             y = measures.index(measure) + 0.5 * ((bases.index(row["base"]) + 0.5) / len(bases) - 0.5)
             ink = style.colour(bases, row["base"])
             axes.plot(100 * row["gain"], y, "o", color=ink, markersize=5, alpha=0.8, markeredgewidth=0, zorder=2)
+    shown = [base for base in bases if base in set(gains["base"])]
+    handles = [Line2D([], [], color=style.colour(bases, b), marker="o", linestyle="", label=b) for b in shown]
+    drawing.legend(handles=handles, loc="outside upper left", ncols=8, handletextpad=0.2)
     style.zero_line(axes, horizontal=False)
+    axes.use_sticky_edges = False
     axes.set_yticks(range(len(measures)), [results.labels[m] for m in measures])
     axes.set(ylim=(len(measures) - 0.4, -0.6))
     axes.set_xlabel("points; bar: ±2 standard deviations over training seeds; dots: matched gains, by base model")

@@ -10,6 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, Stroke
 
 from sft_atlas.analyse.cells import MEASURE
 from sft_atlas.report import style, text
@@ -23,9 +24,8 @@ def gains_mean(results: Results) -> Figure | None:
     rows = results.shown("mean")
     if rows.is_empty():
         return None
-    columns = len(results.measures)
-    height = 1.5 + 0.34 * len(results.datasets)
-    drawing = style.figure(max(6.5, 2.6 + 0.52 * columns), height)
+    width = max(6.5, 2.6 + 0.52 * len(results.measures))
+    drawing = style.figure(width, 1.5 + 0.34 * len(results.datasets))
     axes = drawing.subplots()
     limit = _limit(rows)
     title = f"Mean over {text.count(int(rows['n_bases'].to_numpy().max()), 'base model')}"
@@ -78,10 +78,12 @@ def _heat_map(
         i, j = datasets.index(row["dataset"]), measures.index((row["benchmark"], row["shots"], row["metric"]))
         values[i, j] = 100 * row["gain"]
         shade = abs(values[i, j]) / limit
+        ink = "white" if shade > 0.72 else style.INK
         written = text.number(values[i, j], 0)
-        axes.text(j, i, written, ha="center", va="center", fontsize=size, color="white" if shade > 0.72 else style.INK)
+        axes.text(j, i, written, ha="center", va="center", fontsize=size, color=ink, zorder=4)
         if row["matched"]:
-            box = Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor=style.INK, linewidth=1.4)
+            box = Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=style.INK, linewidth=1.7, zorder=3)
+            box.set_path_effects([Stroke(linewidth=4, foreground="white"), Normal()])
             axes.add_patch(box)
     axes.set_facecolor("#f1f3f5")
     axes.pcolormesh(
@@ -150,11 +152,11 @@ def explain_bases(results: Results) -> str:
         return text.sentence("one base model only, so nothing can be said about agreement")
     share = cells.select("dataset", "base", same=(pl.col("gain").sign() == pl.col("gain_mean").sign()).cast(pl.Float64))
     agreement = results.bootstrap.mean(share["same"], share["dataset"])
-    ends = [None if np.isnan(end) else end for end in (agreement.low, agreement.high)]
+    ends = [None if np.isnan(end) else min(1.0, max(0.0, end)) for end in (agreement.low, agreement.high)]
+    bases = text.count(int(means["n_bases"].to_numpy().max()), "base")
     return text.sentence(
-        f"in {100 * agreement.estimate:.0f} % of {text.count(cells.height, 'cell')} "
-        f"{text.interval(*ends, form=lambda v: f'{100 * min(1, max(0, v)):.0f} %')} a base model's gain has the sign of "
-        f"the mean over {text.count(int(means['n_bases'].to_numpy().max()), 'base')}"
+        f"in {_percent(agreement.estimate)} of {text.count(cells.height, 'cell')} {text.interval(*ends, form=_percent)} "
+        f"a base model's gain has the sign of the mean over {bases}, to which it belongs itself"
     )
 
 
@@ -192,7 +194,9 @@ def scores(results: Results) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     handles = [Line2D([], [], color=style.colour(bases, b), marker="o", markersize=4.5, label=b) for b in bases]
     signs = [
-        Line2D([], [], color=style.SOFT, marker="|", markersize=9, markeredgewidth=2.2, linestyle="", label="base"),
+        Line2D(
+            [], [], color=style.SOFT, marker="|", markersize=9, markeredgewidth=2.2, linestyle="", label="base model"
+        ),
         Line2D([], [], color=style.SOFT, marker="o", markersize=4.5, label="fine-tuned: worst to best"),
     ]
     drawing.legend(handles=[*signs, *handles], loc="outside upper left", ncols=min(6, len(bases) + 2))
@@ -215,13 +219,13 @@ def explain_scores(results: Results) -> str:
     """Where scores start and end, and how many touch the floor or the ceiling."""
     frame = _score_ranges(results)
     start, best = frame["base_score"].drop_nulls().to_numpy(), frame["best"].to_numpy()
+    checkpoints = text.count(int(frame["n"].to_numpy().max()), "checkpoint")
     began = f"base models score {_percent(start.min())} to {_percent(start.max())}, " if len(start) else ""
     return text.sentence(
         f"{began}the best fine-tuned models {_percent(best.min())} to {_percent(best.max())} "
         f"(n = {text.count(frame.height, 'pair')} of base and benchmark); {int((start <= FLOOR).sum())} start within "
         f"{_percent(FLOOR)} of the floor and {int((best >= CEILING).sum())} end within {_percent(1 - CEILING)} of the "
-        f"ceiling, where gains say little. The best of {text.count(int(frame['n'].to_numpy().max()), 'checkpoint')} is by "
-        "luck a little better than it would be again"
+        f"ceiling, where gains say little. The best of {checkpoints} is by luck a little better than it would be again"
     )
 
 

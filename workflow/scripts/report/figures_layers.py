@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
 
-LINES = ("-", "--", ":", "-.")
+LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
 TARGETS = {"mean_gain": "gain over all benchmarks", "matched_gain": "gain on matched benchmarks"}
 
 

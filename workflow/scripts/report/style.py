@@ -1,6 +1,8 @@
 """How figures look, and how they become bytes that never differ between runs."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -29,7 +31,7 @@ LOSS_TO_GAIN = LinearSegmentedColormap.from_list(
 )
 """Diverging, white at 0, told apart by people who do not see red and green."""
 
-RC: dict[str, Any] = {
+RC: Any = {
     "svg.hashsalt": "sft-atlas",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -95,6 +97,10 @@ def png(drawing: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def context() -> Any:
-    """Matplotlib's settings for everything drawn and saved inside."""
-    return mpl.rc_context(RC)
+@contextmanager
+def context() -> Iterator[None]:
+    """Matplotlib's settings for everything drawn and saved inside; a user's own settings do not count."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield

@@ -13,6 +13,8 @@ from sft_atlas.study.model import NAME, Config, Study
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 100
+# folders of the results that belong to all studies
+SHARED_FOLDERS = ("bases", "benchmarks", "datasets", "runs", "samples", "tokenizers", "tokens")
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -135,12 +137,17 @@ def study_path(config: Config, root: Path) -> Path:
     """Where the configured study stands: `studies/NAME.yaml`, or the path itself if it ends in .yaml.
 
     Raises:
-        StudyError: there is no such file; names the studies there are.
+        StudyError: there is no such file; names the studies there are. Or its name is no name for a folder.
     """
     if config.study.endswith((".yaml", ".yml")):
         path = Path(config.study)
         if not path.is_file():
             raise StudyError(f"config.yaml: study: there is no file {config.study!r}; give a path to a YAML file")
+        if not NAME.fullmatch(path.stem) or path.stem in SHARED_FOLDERS:
+            raise StudyError(
+                f"config.yaml: study: {path.stem!r} names the study's folder in the results; use letters, digits and "
+                f". _ - + (at most 64), and none of {', '.join(SHARED_FOLDERS)}"
+            )
         return path
     path = root / "studies" / f"{config.study}.yaml"
     if not NAME.fullmatch(config.study) or not path.is_file():
@@ -161,7 +168,7 @@ def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     """Say that a name is not known, which are, and which comes nearest."""
     names = sorted(valid)
     nearest = _nearest(found, names)
-    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    shown = ", ".join(names[:16]) + (", …" if len(names) > 16 else "")
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
     return f"unknown {kind} {_shown(found)}; expected one of: {shown or 'none declared'}{hint}"
 
@@ -169,6 +176,7 @@ def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
 def _explain(model: type[BaseModel], problems: Sequence[Any]) -> list[str]:
     """One line for each place that is wrong; of a mistyped key only that it is unknown, not also that it is missing."""
     lines: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     mistyped = set()
     for problem in problems:
         location = [part for part in problem["loc"] if not _is_validator_step(part)]
@@ -178,11 +186,10 @@ def _explain(model: type[BaseModel], problems: Sequence[Any]) -> list[str]:
             mistyped.update(key_path([*location[:-1], name]) for name in _nearest(str(location[-1]), siblings))
             lines[where] = [unknown("key", str(location[-1]), siblings)]
         elif problem["type"] == "missing":
-            lines[where] = ["this key is missing; it is needed"]
+            missing[where] = ["this key is missing; it is needed"]
         else:
             lines.setdefault(where, []).append(_expected(problem))
-    for where in mistyped & lines.keys():
-        del lines[where]
+    lines |= {where: texts for where, texts in missing.items() if where not in mistyped}
     return [f"{where or 'the file'}: {' or '.join(dict.fromkeys(texts))}" for where, texts in lines.items()]
 
 

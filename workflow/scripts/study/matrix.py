@@ -128,9 +128,8 @@ def _refuse_absent(study: Study, path: Path) -> None:
         if source is None or (Path(source, "config.json") if where in bases else Path(source)).is_file():
             continue
         expected = "the folder of a transformers model, with config.json" if where in bases else "a file"
-        raise StudyError(
-            f"{path}: {where}: {source!r} is not {expected}; correct it (paths start at the working folder, {Path.cwd()})"
-        )
+        here = f"paths start at the working folder, {Path.cwd()}"
+        raise StudyError(f"{path}: {where}: {source!r} is not {expected}; {here}")
 
 
 def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
@@ -147,7 +146,7 @@ def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
             raise StudyError(f"{where}: makes a second sample named {sample.name!r}")
         content = (sample.declared.size, sample.declared.seed, sample.declared.shortfall, sample.datasets, sample.parts)
         if content in seen:
-            raise StudyError(f"{where}: {sample.name!r} is the same as {seen[content]!r}; drop one")
+            raise StudyError(f"{where}: {sample.name!r} declares the same as samples.{seen[content]}; drop one")
         expanded[sample.name], seen[content] = sample, sample.name
 
     for name, declared in study.samples.items():

@@ -14,20 +14,36 @@ from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 DATASET_PLACEHOLDER = "{dataset}"
 
+
+def matching(pattern: str, expected: str) -> AfterValidator:
+    """A validator of text that a pattern must describe as a whole; `expected` says so in words."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
+def distinct(numbers: list[int]) -> list[int]:
+    """The numbers if none stands twice; else ValueError."""
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"a number stands twice in {numbers[:20]}")
+    return numbers
+
+
 Epoch = Annotated[int, Field(ge=1, le=1000)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Seeds = Annotated[list[Seed], AfterValidator(lambda numbers: distinct(numbers))]
-Epochs = Annotated[list[Epoch], AfterValidator(lambda numbers: distinct(numbers))]
-HubId = Annotated[str, AfterValidator(lambda text: matching(text, r"[\w-][\w.-]*/[\w-][\w.-]*", "`owner/name`"))]
-Revision = Annotated[
-    str, AfterValidator(lambda text: matching(text, r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", "a commit, tag or branch"))
-]
-DataFile = Annotated[
-    str,
-    AfterValidator(
-        lambda text: matching(text, r".*\.(jsonl|json|csv|parquet)", "a .jsonl, .json, .csv or .parquet file")
-    ),
-]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
+Epochs = Annotated[list[Epoch], Field(min_length=1), AfterValidator(distinct)]
+Shots = Annotated[int, Field(ge=0, le=100)]
+Text = Annotated[str, Field(min_length=1)]
+HubId = Annotated[str, matching(r"[\w-][\w.-]*/[\w-][\w.-]*", "`owner/name`")]
+Revision = Annotated[str, matching(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", "a commit, tag or branch")]
+DataFile = Annotated[str, matching(r".*\.(jsonl|json|csv|parquet)", "a .jsonl, .json, .csv or .parquet file")]
+# it stands in shell commands and in Snakemake's patterns
+Folder = Annotated[str, matching(r"[\w./+@:,=-]+", "a folder without spaces, quotes or braces")]
 Selector = Annotated[
     list[str],
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
@@ -213,7 +229,7 @@ class Match(Strict):
 class Missing(Match):
     """Cells that are known to fail, and why."""
 
-    reason: str = Field(min_length=1)
+    reason: Text
 
 
 class Cells(Strict):
@@ -222,8 +238,8 @@ class Cells(Strict):
     bases: Selector
     samples: Selector
     recipes: Selector
-    seeds: Seeds | None = Field(default=None, min_length=1)
-    epochs: Epochs | None = Field(default=None, min_length=1)
+    seeds: Seeds | None = None
+    epochs: Epochs | None = None
 
 
 class Block(Strict):
@@ -232,8 +248,8 @@ class Block(Strict):
     bases: Selector = Field(description="Names or patterns.")
     samples: Selector = Field(description="Names or patterns.")
     recipes: Selector = Field(description="Names or patterns.")
-    seeds: Seeds | None = Field(default=None, min_length=1, description="None: the study's seeds.")
-    epochs: Epochs | None = Field(default=None, min_length=1, description="Kept epochs; none: the recipe's.")
+    seeds: Seeds | None = Field(default=None, description="None: the study's seeds.")
+    epochs: Epochs | None = Field(default=None, description="Kept epochs; none: the recipe's.")
     exclude: list[Match] = Field(default=[], description="Cells of the product that are not part of the study.")
     include: list[Cells] = Field(default=[], description="Further products that belong to this block.")
     expected_missing: list[Missing] = Field(
@@ -241,10 +257,6 @@ class Block(Strict):
     )
 
 
-# it stands in shell commands and in Snakemake's patterns
-Folder = Annotated[
-    str, AfterValidator(lambda text: matching(text, r"[\w./+@:,=-]+", "a folder without spaces, quotes or braces"))
-]
 BenchmarkFormat = Literal["items", "gsm8k", "math", "mmlu", "cmmlu", "boolq", "mbpp", "nq"]
 
 
@@ -257,17 +269,15 @@ class Benchmark(Strict):
     format: BenchmarkFormat = Field(
         default="items", description="Layout of an item; items is instruction, answer and, if it has them, choices."
     )
-    shots: list[Annotated[int, Field(ge=0, le=100)]] = Field(
-        default=[0], min_length=1, description="Numbers of worked examples before the question; one score for each."
+    shots: Annotated[list[Shots], Field(min_length=1), AfterValidator(distinct)] = Field(
+        default=[0], description="Numbers of worked examples before the question; one score for each."
     )
     shots_path: DataFile | None = Field(
         default=None, description="File the worked examples come from, in the same format."
     )
     limit: int | None = Field(default=None, ge=1, description="Use the first so many items; none: all.")
     max_tokens: int = Field(default=32, ge=1, le=32768, description="Generation stops after this many tokens.")
-    stop: list[Annotated[str, Field(min_length=1)]] = Field(
-        default=["\n"], description="Generation stops at any of these texts."
-    )
+    stop: list[Text] = Field(default=["\n"], description="Generation stops at any of these texts.")
     matches: list[str] = Field(default=[], description="Datasets that train what this benchmark tests (a label).")
 
     @model_validator(mode="after")
@@ -277,8 +287,6 @@ class Benchmark(Strict):
             raise ValueError("a `micro` benchmark is generated: it takes no format")
         if any(self.shots) and not self.shots_path:
             raise ValueError("`shots` above 0 need `shots_path`, the file the worked examples come from")
-        if len(set(self.shots)) < len(self.shots):
-            raise ValueError("`shots` holds a number twice")
         return self
 
 
@@ -308,7 +316,7 @@ class Study(Strict):
     datasets: dict[str, Dataset] = Field(min_length=1, description="Sources of examples by name.")
     samples: dict[str, Sample] = Field(min_length=1, description="Subsets and mixtures by name.")
     recipes: dict[str, Recipe] = Field(min_length=1, description="Training settings by name.")
-    seeds: Seeds = Field(default=[0], min_length=1, description="Seeds of every run, unless a block says others.")
+    seeds: Seeds = Field(default=[0], description="Seeds of every run, unless a block says others.")
     blocks: dict[str, Block] = Field(min_length=1, description="The matrix, as named products.")
     benchmarks: dict[str, Benchmark] = Field(min_length=1, description="Benchmarks by name.")
     evaluation: Evaluation = Field(default=Evaluation(), description="How benchmarks are run.")
@@ -343,25 +351,7 @@ def exactly_one(declaration: Any, *keys: str) -> None:
         raise ValueError(f"exactly one of {', '.join(keys)} is expected, found {found}")
 
 
-def matching(text: str, pattern: str, expected: str) -> str:
-    """The text if the pattern describes all of it; else ValueError with what was expected, in words."""
-    if not re.fullmatch(pattern, text):
-        raise ValueError(f"expected {expected}")
-    return text
-
-
-def distinct(numbers: list[int]) -> list[int]:
-    """The numbers if none stands twice; else ValueError."""
-    if len(set(numbers)) < len(numbers):
-        raise ValueError(f"a number stands twice in {numbers[:20]}")
-    return numbers
-
-
 def check_epochs(kept: list[int] | None, epochs: int, key: str) -> None:
-    """Raise ValueError if a kept epoch lies beyond the run or stands twice."""
-    if kept is None:
-        return
-    if not kept:
-        raise ValueError(f"`{key}` must name at least one epoch; found {kept}")
-    if max(kept) > epochs:
+    """Raise ValueError if a kept epoch lies beyond the run."""
+    if kept is not None and max(kept) > epochs:
         raise ValueError(f"`{key}` names epoch {max(kept)}, but the run has {epochs}")

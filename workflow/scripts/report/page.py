@@ -1,0 +1,114 @@
+"""The report: one HTML page that opens without network or script, and its figures as files."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sft_atlas.analyse import tables as schemas
+from sft_atlas.report import figures, text
+from sft_atlas.report.figures_gains import explain_gains, explain_matched
+from sft_atlas.report.html_tables import page_tables
+from sft_atlas.report.results import Results
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "report"
+
+
+def build(tables: Path, study: Mapping[str, Any], versions: Mapping[str, Any], out: Path) -> None:
+    """Write `out/report.html` and `out/figures/NAME.svg` and `.png` from the tables in folder `tables`.
+
+    `study` is the study file as a dictionary; of its keys `name`, `title`, `analyses`, the order of `bases`, `datasets`
+    and `benchmarks`, and a benchmark's optional `chance` (score of guessing, 0..1) are used. `versions` maps what was
+    used to its version, or to a list of versions when runs differ. Links to tables are relative: `tables/NAME.csv`. The
+    same input gives the same bytes. Raises tables.TableError for a table that breaks its schema.
+    """
+    results = Results(tables, dict(study))
+    questions = figures.draw(results)
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for drawn in (figure for part in questions.values() for figure in part if figure.svg):
+        (folder / f"{drawn.name}.svg").write_text(drawn.svg, encoding="utf-8")
+        (folder / f"{drawn.name}.png").write_bytes(drawn.png)
+    (out / "report.html").write_text(render(results, questions, versions), encoding="utf-8")
+
+
+def render(results: Results, questions: dict[str, list[figures.Drawn]], versions: Mapping[str, Any]) -> str:
+    """The page. All names are escaped by the template; only figures are inserted as they are."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    study = results.study
+    return environment.get_template("report.html.j2").render(
+        title=study.get("title") or study.get("name") or "Supervised fine-tuning",
+        name=study.get("name") or "",
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        counts=_counts(results),
+        findings=findings(results, questions),
+        questions=[
+            {"id": f"question-{i}", "title": title, "figures": [_inline(drawn) for drawn in part]}
+            for i, (title, part) in enumerate(questions.items(), 1)
+        ],
+        tables=page_tables(results),
+        schemas=schemas.TABLES,
+        versions={name: _version(value) for name, value in sorted(versions.items())},
+        mixed=sorted(name for name, value in versions.items() if isinstance(value, list) and len(value) > 1),
+        options=results.options,
+        percent=f"{100 * results.options.confidence:g}",
+        clear_q=text.CLEAR_Q,
+    )
+
+
+def _version(value: Any) -> str:
+    """A version, or several."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _inline(drawn: figures.Drawn) -> dict[str, Any]:
+    """A figure for the template: its SVG without XML header, ids made unique on the page."""
+    drawing = drawn.svg[drawn.svg.find("<svg") :]
+    drawing = re.sub(r'\bid="', f'id="{drawn.name}-', drawing)
+    drawing = re.sub(r'(href="#|url\(#)', rf"\g<1>{drawn.name}-", drawing)
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.S)
+    width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', drawing)
+    return {
+        "name": drawn.name,
+        "title": drawn.title,
+        "sentence": drawn.sentence,
+        "tables": drawn.tables,
+        "svg": Markup(drawing),
+        "width": round(float(width[1]) * 4 / 3) if width else 0,
+    }
+
+
+def _counts(results: Results) -> list[tuple[str, str]]:
+    """The size of the study, as label and number."""
+    training, scores = results["training"], results["scores"]
+    tuned = scores.filter(pl.col("sample").is_not_null())
+    return [
+        ("base models", f"{len(results.bases):,}"),
+        ("datasets and mixtures", f"{len(results.datasets):,}"),
+        ("benchmarks", f"{len({measure[0] for measure in results.measures}):,}"),
+        ("training runs", f"{training.height:,}"),
+        ("checkpoints scored", f"{tuned.select('base', 'sample', 'recipe', 'seed', 'epoch').n_unique():,}"),
+        ("scores", f"{scores['score'].count():,}"),
+        ("missing cells", f"{results['missing'].height:,}"),
+    ]
+
+
+def findings(results: Results, questions: dict[str, list[figures.Drawn]]) -> list[str]:
+    """The study in plain words: a sentence per question, as the tables have it."""
+    said = {drawn.name: drawn.sentence for part in questions.values() for drawn in part if drawn.svg}
+    found = []
+    if "gains_mean" in said:
+        found += [explain_matched(results), explain_gains(results)]
+    found += [said[name] for name in ("predictors", "layer_correlations", "methods", "seeds") if name in said]
+    return [sentence for sentence in found if sentence] or ["There are no scores yet, so there is nothing to report."]
