@@ -17,7 +17,6 @@ wildcard_constraints:
     sample=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
     recipe=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
     model=r"(bases|runs/[^/]+/[^/]+)/[^/]+",
-    part=r"(/partial)?",
     hash=r"[0-9a-f]{8}",
 
 

@@ -1,11 +1,5 @@
 # From results to findings: tables, their analysis, and the report. Here, and only here, a change of code redoes work.
-STUDY_FOLDER = "{name}{part}/"
-COLLECT, ANALYSE, REPORT = STUDY_FOLDER + "collect.json", STUDY_FOLDER + "analyse.json", STUDY_FOLDER + "report.html"
-
-
-def code_of(*places):
-    """Source files as inputs: compared by content, so that a checkout redoes nothing."""
-    return [str(path) for place in places for path in sorted(ROOT.glob(place)) if path.is_file()]
+COLLECT, ANALYSE, REPORT = "{name}/collect.json", "{name}/analyse.json", "{name}/report.html"
 
 
 rule collect:
@@ -15,7 +9,7 @@ rule collect:
     output:
         in_results(COLLECT),
     log:
-        "logs/analyse/{name}{part}/collect.log",
+        "logs/analyse/{name}/collect.log",
     localrule: True
     conda:
         ENVIRONMENT
@@ -36,7 +30,7 @@ rule analyse:
     output:
         in_results(ANALYSE),
     log:
-        "logs/analyse/{name}{part}/analyse.log",
+        "logs/analyse/{name}/analyse.log",
     localrule: True
     conda:
         ENVIRONMENT
@@ -57,7 +51,7 @@ rule report:
     output:
         in_results(REPORT),
     log:
-        "logs/analyse/{name}{part}/report.log",
+        "logs/analyse/{name}/report.log",
     localrule: True
     conda:
         ENVIRONMENT

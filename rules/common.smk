@@ -1,4 +1,4 @@
-# What every rule file uses: the plan of the study, and how a rule finds the frozen specification of its job.
+# What the files beside this one use: the plan of the study, and how a job's frozen specification is found.
 import os
 from pathlib import Path
 
@@ -24,10 +24,12 @@ try:
 except StudyError as error:
     raise WorkflowError(str(error))
 
-os.environ["SFT_ATLAS_DEVICE"] = CONFIG.device
-os.environ["SFT_ATLAS_MICRO_BATCH"] = str(CONFIG.micro_batch_size or "")
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.update(
+    SFT_ATLAS_DEVICE=CONFIG.device,
+    SFT_ATLAS_MICRO_BATCH=str(CONFIG.micro_batch_size or ""),
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+)
 
 
 def in_results(*paths):
@@ -37,9 +39,9 @@ def in_results(*paths):
 
 
 # Without the cells that are not selected (`only`), the study's own tables are partial ones, kept apart.
-PART = "/partial" if CONFIG.only else ""
+PART = "-partial" if CONFIG.only else ""
 STUDY_SPECS = PLAN.study_specs(place=PART)
-PARTIAL_SPECS = PLAN.study_specs(lambda path: Path(in_results(path)).exists(), "/partial")
+PARTIAL_SPECS = PLAN.study_specs(lambda path: Path(in_results(path)).exists(), "-partial")
 SPECS = FULL_PLAN.specs | {spec.output: spec for spec in [*PARTIAL_SPECS.values(), *STUDY_SPECS.values()]}
 
 
@@ -99,6 +101,11 @@ def flat(value):
     return list(dict.fromkeys(path for part in parts for path in flat(part)))
 
 
+def code_of(*places):
+    """Source files as inputs: compared by content, so that a checkout redoes nothing."""
+    return [str(path) for place in places for path in sorted(ROOT.glob(place)) if path.is_file()]
+
+
 def gpus(wildcards):
     """GPUs of a job that runs a model."""
     return 1 if CONFIG.device == "cuda" else 0
@@ -109,8 +116,7 @@ onstart:
         import tempfile
 
         folder = Path(tempfile.mkdtemp(prefix="sft-atlas-"))
-        os.environ["SFT_ATLAS_WORKER"] = str(folder / "worker")
-        os.environ["SFT_ATLAS_WORKER_OWNER"] = str(os.getpid())
+        os.environ.update(SFT_ATLAS_WORKER=str(folder / "worker"), SFT_ATLAS_WORKER_OWNER=str(os.getpid()))
 
 
 if not workflow.is_main_process:

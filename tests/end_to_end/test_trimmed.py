@@ -122,12 +122,12 @@ def test_a_partial_report_tells_what_is_missing(finished: Repository) -> None:
     for path in run.glob("scores-*.parquet"):
         path.unlink()
     finished.snakemake("report_partial")
-    missing = pl.read_parquet(finished.folder / "results/trimmed/partial/tables/missing.parquet")
+    missing = pl.read_parquet(finished.folder / "results/trimmed-partial/tables/missing.parquet")
     assert missing.select("base", "sample", "epoch", "reason").rows() == [
         ("reader", "math-40", 1, "not evaluated"),
         ("reader", "math-40", 2, "not evaluated"),
     ]
-    assert "not evaluated" in (finished.folder / "results/trimmed/partial/report.html").read_text()
+    assert "not evaluated" in (finished.folder / "results/trimmed-partial/report.html").read_text()
 
 
 def test_cells_are_listed(finished_run: Repository) -> None:
