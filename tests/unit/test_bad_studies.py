@@ -48,7 +48,12 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "recipe without method": ("decay: {method: full, ", "decay: {", "recipes.decay.method", ["missing"]),
     "recipe without learning rate": ("learning_rate: 5e-3, ", "", "recipes.lora.learning_rate", ["missing"]),
     "block without bases": (MAIN, 'main: {samples: "*-40", recipes: full}', "blocks.main.bases", ["missing"]),
-    "missing cell without reason": (", reason: out of memory", "", "expected_missing[0].reason", ["missing"]),
+    "missing cell without reason": (
+        ", reason: out of memory",
+        "",
+        "blocks.mixtures.expected_missing[0].reason",
+        ["missing"],
+    ),
     "hub without revision": (HUB, "hub: {id: owner/model}", "bases.fetched.hub.revision", ["missing"]),
     # unknown names
     "unknown base": ("bases: reader", "bases: raeder", "blocks.mixtures.bases", ["'raeder'", "'reader'?"]),
@@ -312,7 +317,7 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "missing cells without a reason": (
         MISSING,
         '{seed: [1], reason: ""}',
-        "expected_missing[0].reason",
+        "blocks.mixtures.expected_missing[0].reason",
         ["at least 1"],
     ),
     "all excluded": ("epochs: [4]}", "exclude: [{base: calculator}]}", "blocks.schedules", ["empty"]),

@@ -127,7 +127,7 @@ def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) ->
             }
             counts = {name: facts[name] for name in ("rows", "tokens", "trained_tokens", "truncated")}
             gathered["samples"].append({"base": base, "sample": sample, **counts, **lengths})
-            found = perplexity.get(path, {})
+            found = perplexity.get(Path(path).parent.name.rpartition("-")[2], {})
             values = {name: found.get(name) for name in found if name.startswith("perplexity")}
             overlap = similarity(identity["similarity"][sample])
             gathered["predictors"] += [

@@ -151,29 +151,20 @@ def build_task(
 ) -> ConfigurableTask:
     """An lm-eval task over a prepared benchmark, in memory: no task index, no files, no network."""
     facts = read_json(manifest)
-    splits = {"test": Dataset(pl.read_parquet(manifest.with_name("items.parquet")).to_arrow())}
-    if shots:
-        splits["examples"] = Dataset(pl.read_parquet(manifest.with_name("examples.parquet")).to_arrow())
+    items = pl.read_parquet(manifest.with_name("items.parquet"))
+    examples = pl.read_parquet(manifest.with_name("examples.parquet")).to_dicts() if shots else []
     config: dict[str, Any] = {
         "task": name,
-        "custom_dataset": lambda **_: DatasetDict(splits),
+        "custom_dataset": lambda **_: DatasetDict({"test": Dataset(items.to_arrow())}),
         "test_split": "test",
         "output_type": "multiple_choice" if facts["kind"] == "multiple_choice" else "generate_until",
-        "doc_to_text": lambda doc: prompt(template, doc["instruction"]),
+        "doc_to_text": lambda doc: (
+            worked_examples(template, doc, examples, shots) + prompt(template, doc["instruction"])
+        ),
         "target_delimiter": "",
-        "fewshot_delimiter": "\n\n",
-        "num_fewshot": shots,
+        "num_fewshot": 0,
         "metadata": {"version": 1},
     }
-    if shots:
-        config |= {
-            "fewshot_split": "examples",
-            "fewshot_config": {
-                "sampler": "first_n",
-                "doc_to_target": lambda doc: completion(template, doc["example"]),
-                "doc_to_choice": None,
-            },
-        }
     if facts["kind"] == "multiple_choice":
         config |= {
             "doc_to_choice": lambda doc: [completion(template, choice) for choice in doc["choices"]],
@@ -194,9 +185,17 @@ def build_task(
                 "max_gen_toks": declared["max_tokens"],
             },
         }
-    task = ConfigurableTask(config=config)
-    task.set_fewshot_seed(1234)
-    return task
+    return ConfigurableTask(config=config)
+
+
+def worked_examples(template: dict[str, str], doc: dict[str, Any], examples: list[dict[str, Any]], shots: int) -> str:
+    """The first examples of the question's own subject (of all, where there are no subjects), answered, and a gap."""
+    fitting = [example for example in examples if example["group"] == doc["group"]] or examples
+    answered = [
+        prompt(template, example["instruction"]) + completion(template, example["example"]) + "\n\n"
+        for example in fitting[:shots]
+    ]
+    return "".join(answered)
 
 
 def extract(response: str, pattern: str | None) -> str:
@@ -227,11 +226,19 @@ def _contains(answer: str, accepted: list[str]) -> bool:
     return any(other.strip().lower() in answer.lower() for other in accepted)
 
 
-COMPARISONS: dict[str, Callable[[str, list[str]], bool]] = {
+def _bleu(answer: str, accepted: list[str]) -> float:
+    """Sentence BLEU against the nearest accepted answer, 0..1."""
+    from sacrebleu import sentence_bleu
+
+    return max(sentence_bleu(answer, [other]).score for other in accepted) / 100
+
+
+COMPARISONS: dict[str, Callable[[str, list[str]], float]] = {
     "equal": lambda answer, accepted: answer in accepted,
     "number": _number,
     "boxed": _boxed,
     "contains": _contains,
+    "bleu": _bleu,
 }
 
 

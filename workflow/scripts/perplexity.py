@@ -33,7 +33,7 @@ SCHEMA = {
 
 
 def run(spec: dict[str, Any], root: Path) -> None:
-    """Write a table with one row per sample (schema `SCHEMA`, keyed by the tokens' manifest) beside per-row values.
+    """Write a table with one row per sample (schema `SCHEMA`, keyed by the tokens' hash) beside per-row values.
 
     A sample whose values are there already, from the same base and tokens, is not computed again.
     """
@@ -41,8 +41,8 @@ def run(spec: dict[str, Any], root: Path) -> None:
     base = root / spec["inputs"]["base"]
     model: PreTrainedModel | None = None
     rows = []
-    for hash8, tokens in identity["samples"].items():
-        manifest = root / tokens
+    for hash8 in identity["samples"]:
+        manifest = root / spec["inputs"]["tokens"][hash8]
         piece = output.parent / "perplexity" / f"{hash8}-{identity['precision']}.parquet"
         made_from = {
             "version": spec["version"],
@@ -59,7 +59,7 @@ def run(spec: dict[str, Any], root: Path) -> None:
             write_table(piece, row_losses(model, pl.read_parquet(manifest.with_name("tokens.parquet"))))
             write_record(record, made_from, [piece])
             print(f"perplexity of {manifest.parent.name}", flush=True)
-        rows.append({"tokens": tokens, **summary(pl.read_parquet(piece))})
+        rows.append({"tokens": hash8, **summary(pl.read_parquet(piece))})
     write_table(output, pl.DataFrame(rows, schema=SCHEMA))
 
 

@@ -23,19 +23,24 @@ SCHEMA: dict[str, Any] = {
     "gold": pl.Int64,
     "answers": pl.List(pl.String),
     "example": pl.String,
+    "group": pl.String,
 }
 LETTERS = "ABCDEFGHIJ"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a benchmark; `example` is the completion shown when it serves as a worked example."""
+    """One question of a benchmark.
+
+    `example` is the completion shown when it serves as a worked example for questions of the same `group` (subject).
+    """
 
     instruction: str
     choices: list[str] | None = None
     gold: int | None = None
     answers: list[str] | None = None
     example: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def run(spec: dict[str, Any], root: Path) -> None:
     """
     output, identity = root / spec["output"], spec["identity"]
     sources = list(spec["sources"])
-    examples = [sources.pop()] if identity["examples"] else []
+    examples = [sources.pop()] if "content" in (identity["examples"] or {}) else []
     if "micro" in identity["source"]:
         items = list(_generated(identity["source"]["micro"]))
     else:
@@ -66,8 +71,8 @@ def run(spec: dict[str, Any], root: Path) -> None:
     if len(kinds) != 1:
         raise DataError(f"{spec['output']}: expected items of one kind, found {', '.join(sorted(kinds)) or 'no item'}")
     paths = [_write(output.with_name("items.parquet"), items)]
-    if examples:
-        shown = list(_items([Path(path) for path in examples], identity["format"]))
+    if identity["examples"]:
+        shown = list(_items(source_files(identity["examples"], examples), identity["format"]))
         paths.append(_write(output.with_name("examples.parquet"), shown))
     layout = LAYOUTS[identity["format"]]
     write_record(
@@ -91,24 +96,28 @@ def _items(files: list[Path], format_name: str) -> Iterator[tuple[str, Item]]:
 
 
 def _write(path: Path, items: list[tuple[str, Item]]) -> Path:
-    rows = [(row_id, i.instruction, i.choices, i.gold, i.answers, i.example) for row_id, i in items]
+    rows = [(row_id, i.instruction, i.choices, i.gold, i.answers, i.example, i.group) for row_id, i in items]
     write_table(path, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
     return path
 
 
-def _choice(instruction: str, options: list[str], gold: int) -> Item:
+def _choice(instruction: str, options: list[str], gold: int, group: str = "") -> Item:
     """Options are shown with letters and the letter is the answer, as in the published study's prompts."""
     if not 0 <= gold < len(options):
         raise DataError(f"the answer is option {gold}, but there are {len(options)}")
+    if len(options) > len(LETTERS):
+        raise DataError(f"found {len(options)} options, expected at most {len(LETTERS)}")
     letters = list(LETTERS[: len(options)])
     shown = "\n".join(f"{letter}. {option}" for letter, option in zip(letters, options, strict=True))
-    return Item(f"{instruction}\n{shown}", letters, gold, example=letters[gold])
+    return Item(f"{instruction}\n{shown}", letters, gold, example=letters[gold], group=group)
 
 
 def _items_format(row: Row) -> Item:
     answer, choices = text(row, "answer"), row.get("choices")
     if choices is None or choices == []:
         return Item(text(row, "instruction"), answers=[answer], example=answer)
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise DataError(f"column 'choices': found {str(choices)[:60]!r}, expected a list of texts")
     if answer not in choices:
         raise DataError(f"column 'answer': found {answer!r}, expected one of the choices {choices}")
     return Item(text(row, "instruction"), list(choices), choices.index(answer), example=answer)
@@ -149,14 +158,22 @@ def _mmlu(row: Row) -> Item:
     choices, answer = row.get("choices"), row.get("answer")
     if not isinstance(choices, list) or not isinstance(answer, int) or isinstance(answer, bool):
         raise DataError("expected 'choices' as a list and 'answer' as its index")
-    return _choice(text(row, "question"), [str(choice) for choice in choices], answer)
+    return _choice(text(row, "question"), [str(choice) for choice in choices], answer, str(row.get("subject", "")))
 
 
 def _cmmlu(row: Row) -> Item:
     letter = text(row, "Answer").strip()
     if letter not in ("A", "B", "C", "D"):
         raise DataError(f"column 'Answer': found {letter!r}, expected A, B, C or D")
-    return _choice(text(row, "Question"), [str(row[name]) for name in "ABCD"], "ABCD".index(letter))
+    subject = str(row.get("_config", row.get("Subject", "")))
+    return _choice(text(row, "Question"), [text(row, name) for name in "ABCD"], "ABCD".index(letter), subject)
+
+
+def _hellaswag(row: Row) -> Item:
+    endings, label = row.get("endings"), str(row.get("label", ""))
+    if not isinstance(endings, list) or not label.isdigit():
+        raise DataError("expected 'endings' as a list and 'label' as the number of the right one")
+    return _choice(text(row, "ctx"), [str(ending) for ending in endings], int(label))
 
 
 def _boolq(row: Row) -> Item:
@@ -177,6 +194,31 @@ def _mbpp(row: Row) -> Item:
     problem = row.get("text", row.get("prompt"))
     shown = "\n".join(map(str, tests))
     return Item(f"{text({'text': problem}, 'text')}\n{shown}", example=text(row, "code"))
+
+
+def _humaneval(row: Row) -> Item:
+    """The head of a function is to be completed; the code is generated and kept, and not run here."""
+    return Item(text(row, "prompt"), example=text(row, "canonical_solution"))
+
+
+def _truthfulqa(row: Row) -> Item:
+    answers = row.get("correct_answers")
+    if not isinstance(answers, list) or not answers:
+        raise DataError("column 'correct_answers': expected a list of answers")
+    return Item(text(row, "question"), answers=[str(a) for a in answers], example=text(row, "best_answer"))
+
+
+def _mt_bench(row: Row) -> Item:
+    """The first turn only; a judge is needed to score it."""
+    turns = row.get("turns", row.get("prompt"))
+    if not isinstance(turns, list) or not turns:
+        raise DataError("column 'turns': expected a list of user turns")
+    return Item(str(turns[0]), group=str(row.get("category", "")))
+
+
+def _alpaca_eval(row: Row) -> Item:
+    """A judge is needed to score it."""
+    return Item(text(row, "instruction"), example=str(row.get("output", "")))
 
 
 def _nq(row: Row) -> Item:
@@ -205,4 +247,9 @@ LAYOUTS = {
     "boolq": Layout(_boolq),
     "mbpp": Layout(_mbpp),
     "nq": Layout(_nq, compare="contains"),
+    "hellaswag": Layout(_hellaswag),
+    "truthfulqa": Layout(_truthfulqa, compare="bleu"),
+    "humaneval": Layout(_humaneval),
+    "mt_bench": Layout(_mt_bench),
+    "alpaca_eval": Layout(_alpaca_eval),
 }

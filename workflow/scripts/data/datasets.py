@@ -1,5 +1,6 @@
 """Stage *prepare*, first half: a declared source becomes normalised rows, cleaned, each with its source row's id."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,8 +89,14 @@ def _selected(row: Row, keep: dict[str, list[Any]], drop: dict[str, list[Any]]) 
 
 
 def _is_one_of(value: Any, values: list[Any]) -> bool:
+    if isinstance(value, str):
+        return any(isinstance(pattern, str) and _matches(value, pattern) for pattern in values)
     # 1 == True in Python, and not in a data file
     return any(type(value) is type(other) and value == other for other in values)
+
+
+def _matches(value: str, pattern: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), value, flags=re.DOTALL) is not None
 
 
 def _generated(declared: dict[str, Any]) -> Iterator[tuple[str, Example | str]]:

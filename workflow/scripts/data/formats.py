@@ -48,6 +48,10 @@ def text(row: Row, column: str) -> str:
     value = row[column]
     if not isinstance(value, str):
         raise DataError(f"column '{column}': found {type(value).__name__} ({str(value)[:60]!r}), expected text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"column '{column}': character {error.start} is half of a surrogate pair, not text") from None
     return value
 
 
@@ -61,7 +65,8 @@ def _prompt_completion(row: Row, _: Options) -> Example:
 
 
 def _columns(row: Row, options: Options) -> Example:
-    extra = text(row, options.columns["input"]) if "input" in options.columns else ""
+    column = options.columns.get("input")
+    extra = "" if column is None or row.get(column, "") is None else text(row, column)
     return Example(text(row, options.columns["instruction"]), text(row, options.columns["completion"]), extra)
 
 

@@ -58,21 +58,29 @@ def _read(file: Path) -> Iterator[tuple[str, Row]]:
             if not isinstance(row, dict):
                 raise DataError(f"{file}, row {number}: found {type(row).__name__}, expected an object with columns")
             yield f"{file.name}:{number}", row
+    except DataError:
+        raise
     except UnicodeDecodeError as error:
         raise DataError(f"{file}, row {number + 1}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
-    except (json.JSONDecodeError, csv.Error, pl.exceptions.PolarsError) as error:
+    except (ValueError, RecursionError, csv.Error, pl.exceptions.PolarsError) as error:
         raise DataError(f"{file}, row {number + 1}: cannot be read: {error}; correct or drop the row") from None
 
 
+def _lines(file: Path) -> Iterator[str]:
+    # decoded one by one, so that an error belongs to its row; some programs put a mark before UTF-8
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines):
+            yield line.decode("utf-8" if number else "utf-8-sig")
+
+
 def _json_lines(file: Path) -> Iterator[Any]:
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
+    for line in _lines(file):
+        if line.strip():
+            yield json.loads(line)
 
 
 def _json(file: Path) -> Iterator[Any]:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(file.read_text(encoding="utf-8-sig"))
     if not isinstance(content, list):
         raise DataError(f"{file}: found {type(content).__name__}, expected a list of rows")
     yield from content
@@ -80,12 +88,11 @@ def _json(file: Path) -> Iterator[Any]:
 
 def _csv(file: Path) -> Iterator[Row]:
     csv.field_size_limit(min(sys.maxsize, 1 << 30))
-    with file.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        for row in reader:
-            if None in row or None in row.values():
-                raise csv.Error(f"it has another number of fields than the header ({len(reader.fieldnames or [])})")
-            yield row
+    reader = csv.DictReader(_lines(file), strict=True)
+    for row in reader:
+        if None in row or None in row.values():
+            raise csv.Error(f"it has another number of fields than the header ({len(reader.fieldnames or [])})")
+        yield row
 
 
 def _parquet(file: Path) -> Iterator[Row]:

@@ -170,7 +170,9 @@ def documents(
     if unknown or not mixture:
         raise ValueError(f"unknown or no domains: {unknown}; valid domains: {', '.join(DOMAINS)}")
     rng = Random(f"corpus {seed}")
-    domains, weights = list(mixture), list(mixture.values())
+    # Sorted: the same mixture gives the same corpus in whatever order it is written.
+    domains = sorted(mixture)
+    weights = [mixture[domain] for domain in domains]
     for index in range(count):
         if rng.random() < _COPY_SHARES[index >= count / 4]:
             yield copy(rng)

@@ -149,7 +149,7 @@ def explain_predictors(results: Results) -> str:
         if not rows:
             continue
         best = max(rows, key=lambda row: (text.is_clear(row), abs(row["coefficient"])))
-        said = f"{name} ({text.SCOPES[best['scope']]}: {text.correlation(best)})"
+        said = f"{name} (strongest {text.SCOPES[best['scope']]}: {text.correlation(best)})"
         (clear if text.is_clear(best) else unclear).append(said)
     parts = [f"clearly related to gain: {'; '.join(clear)}"] if clear else ["no property is clearly related to gain"]
     parts += [f"no clear relation for {'; '.join(unclear)}"] if unclear else []

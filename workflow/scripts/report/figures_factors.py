@@ -46,14 +46,16 @@ def explain_methods(results: Results) -> str:
     parts = []
     rows = results["methods"].filter(pl.col("base").is_null() & pl.col("matched").is_null())
     for row in rows.iter_rows(named=True):
-        names = f"{row['second']} against {row['first']}"
-        names += " rows" if row["comparison"] == "size" else ""
+        unit = " rows" if row["comparison"] == "size" else ""
+        second, first = f"{row['second']}{unit}", f"{row['first']}{unit}"
         ends = text.interval(row["ci_low"], row["ci_high"], text.points)
-        verdict = "no clear difference" if text.spans_zero(row) else "more" if row["difference"] > 0 else "less"
+        if text.spans_zero(row):
+            verdict = f"no clear difference between {second} and {first}"
+        else:
+            verdict = f"training with {second} gains {'more' if row['difference'] > 0 else 'less'} than with {first}"
         n = text.count(row["n_pairs"], "pair")
         parts.append(
-            f"{names}: {verdict}, {text.points(row['difference'])} points {ends}, "
-            f"n = {n} of equal base, dataset and benchmark"
+            f"{verdict}: {text.points(row['difference'])} points {ends}, n = {n} of equal base, dataset and benchmark"
         )
     return text.sentence("; ".join(parts))
 
@@ -81,7 +83,9 @@ def seeds(results: Results) -> Figure | None:
     handles = [Line2D([], [], color=style.colour(bases, b), marker="o", linestyle="", label=b) for b in shown]
     drawing.legend(handles=handles, loc="outside upper left", ncols=8, handletextpad=0.2)
     style.zero_line(axes, horizontal=False)
-    axes.use_sticky_edges = False
+    ends = [100 * gain for gain in gains["gain"]] + [side * 2 * sd for sd in spread.values() for side in (-1, 1)]
+    room = 0.04 * (max(ends) - min(ends))
+    axes.set_xlim(min(ends) - room, max(ends) + room)
     axes.set_yticks(range(len(measures)), [results.labels[m] for m in measures])
     axes.set(ylim=(len(measures) - 0.4, -0.6))
     axes.set_xlabel("points; bar: ±2 standard deviations over training seeds; dots: matched gains, by base model")

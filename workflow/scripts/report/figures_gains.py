@@ -28,7 +28,7 @@ def gains_mean(results: Results) -> Figure | None:
     drawing = style.figure(width, 1.5 + 0.34 * len(results.datasets))
     axes = drawing.subplots()
     limit = _limit(rows)
-    title = f"Mean over {text.count(int(rows['n_bases'].to_numpy().max()), 'base model')}"
+    title = f"Mean over {text.count(int(rows['n_bases'].to_numpy().max()), 'base model')}{results.setting.label}"
     _heat_map(axes, results, rows, limit, title, size=8.5)
     _colour_bar(drawing, [axes], limit)
     return drawing
@@ -42,8 +42,9 @@ def gains_bases(results: Results) -> Figure | None:
         return None
     across = min(2, len(bases))
     down = math.ceil(len(bases) / across)
-    width = max(11.0, across * (1.6 + 0.4 * len(results.measures)))
+    width = max(11.0, across * (1.4 + 0.3 * len(results.measures)))
     drawing = style.figure(width, down * (0.9 + 0.25 * len(results.datasets)) + 1.2)
+    drawing.get_layout_engine().set(hspace=0.06, wspace=0.03)
     grid = drawing.subplots(down, across, squeeze=False)
     limit = _limit(rows)
     for i, axes in enumerate(grid.flat):
@@ -106,8 +107,9 @@ def _heat_map(
 
 def _colour_bar(drawing: Figure, axes: list[Axes], limit: float) -> None:
     """The scale of all panels."""
+    shrink = min(0.9, 4.5 / drawing.get_figheight())
     scale = ScalarMappable(Normalize(-limit, limit), style.LOSS_TO_GAIN)
-    bar = drawing.colorbar(scale, ax=axes, fraction=0.03, pad=0.015, aspect=22, shrink=0.9, extend="both")
+    bar = drawing.colorbar(scale, ax=axes, fraction=0.03, pad=0.015, aspect=22, shrink=shrink, extend="both")
     bar.set_label("gain over the base model (points)\noutlined: data trains what is tested", fontsize=8)
     bar.outline.set_visible(False)
 
@@ -150,12 +152,13 @@ def explain_bases(results: Results) -> str:
     cells = results.shown("cell").join(means, on=["dataset", *MEASURE], suffix="_mean")
     if cells.is_empty():
         return text.sentence("one base model only, so nothing can be said about agreement")
-    share = cells.select("dataset", "base", same=(pl.col("gain").sign() == pl.col("gain_mean").sign()).cast(pl.Float64))
-    agreement = results.bootstrap.mean(share["same"], share["dataset"])
+    same = cells["gain"].sign() == cells["gain_mean"].sign()
+    agreement = results.bootstrap.mean(same, cells["dataset"])
     ends = [None if np.isnan(end) else min(1.0, max(0.0, end)) for end in (agreement.low, agreement.high)]
     bases = text.count(int(means["n_bases"].to_numpy().max()), "base")
     return text.sentence(
-        f"in {_percent(agreement.estimate)} of {text.count(cells.height, 'cell')} {text.interval(*ends, form=_percent)} "
+        f"in {_percent(agreement.estimate)} of {text.count(cells.height, 'cell')} "
+        f"{text.interval(*ends, form=_percent)} "
         f"a base model's gain has the sign of the mean over {bases}, to which it belongs itself"
     )
 
@@ -172,7 +175,7 @@ def scores(results: Results) -> Figure | None:
         return None
     bases, measures = results.bases, [m for m in results.measures if m[2] not in text.JUDGED]
     step = 1 / (len(bases) + 1)
-    drawing = style.figure(9.5, 1.2 + len(measures) * max(0.4, 0.12 * len(bases)))
+    drawing = style.figure(9.5, 1.2 + len(measures) * max(0.4, 0.09 * (len(bases) + 1)))
     axes = drawing.subplots()
     for row in frame.iter_rows(named=True):
         i = measures.index((row["benchmark"], row["shots"], row["metric"]))
@@ -223,9 +226,9 @@ def explain_scores(results: Results) -> str:
     began = f"base models score {_percent(start.min())} to {_percent(start.max())}, " if len(start) else ""
     return text.sentence(
         f"{began}the best fine-tuned models {_percent(best.min())} to {_percent(best.max())} "
-        f"(n = {text.count(frame.height, 'pair')} of base and benchmark); {int((start <= FLOOR).sum())} start within "
-        f"{_percent(FLOOR)} of the floor and {int((best >= CEILING).sum())} end within {_percent(1 - CEILING)} of the "
-        f"ceiling, where gains say little. The best of {checkpoints} is by luck a little better than it would be again"
+        f"(n = {text.count(frame.height, 'pair')} of base and benchmark); {int((start <= FLOOR).sum())} start below "
+        f"{_percent(FLOOR)} and {int((best >= CEILING).sum())} end above {_percent(CEILING)}, "
+        f"where gains say little. The best of {checkpoints} is by luck a little better than it would be again"
     )
 
 

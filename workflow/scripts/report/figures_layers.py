@@ -11,7 +11,6 @@ from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
-TARGETS = {"mean_gain": "gain over all benchmarks", "matched_gain": "gain on matched benchmarks"}
 
 
 def _profiles(results: Results) -> pl.DataFrame:
@@ -83,7 +82,7 @@ def correlation(results: Results) -> Figure | None:
     frame = _within_base(results)
     if frame.is_empty():
         return None
-    targets = [target for target in TARGETS if target in set(frame["target"])]
+    targets = [target for target in text.TARGETS if target in set(frame["target"])]
     methods = frame["method"].unique().sort().to_list()
     drawing = style.figure(5.0 * len(targets) + 0.5, 4.0)
     grid = drawing.subplots(1, len(targets), squeeze=False, sharey=True)
@@ -98,7 +97,7 @@ def correlation(results: Results) -> Figure | None:
                 face = ink if text.is_clear(row) else "white"
                 axes.plot(row["depth"], row["coefficient"], "o", markersize=5.5, color=ink, markerfacecolor=face)
         style.zero_line(axes)
-        axes.set(ylim=(-1.02, 1.02), xlabel="relative depth", title=TARGETS[target].capitalize())
+        axes.set(ylim=(-1.02, 1.02), xlabel="relative depth", title=text.TARGETS[target].capitalize())
         axes.grid(axis="y")
     grid.flat[0].set_ylabel("rank correlation of change with gain\n(within base; filled: clear)")
     grid.flat[0].legend(loc="lower left", ncols=len(methods))
@@ -123,8 +122,10 @@ def explain_correlation(results: Results) -> str:
         top = max(rows, key=lambda row: abs(row["coefficient"]))
         where = f"strongest at depth {text.number(top['depth'], 1)}: {_coefficient(top)}"
         verdict = f"clear at {clear} of {text.count(len(rows), 'depth')}" if clear else "no clear relation at any depth"
-        parts.append(f"{TARGETS[str(target)]}, {method}: {verdict} ({where})")
-    return text.sentence("; ".join(parts)) if parts else text.sentence("too few runs to correlate layers with gain")
+        parts.append(f"{text.TARGETS[str(target)]}, {method}: {verdict} ({where})")
+    if not parts:
+        return text.sentence("too few runs to correlate layers with gain")
+    return text.sentence(f"how much layers change, against {'; '.join(parts)}")
 
 
 def _coefficient(row: dict[str, Any]) -> str:

@@ -37,6 +37,10 @@ def _two(value: float | None) -> str:
     return text.number(value, 2)
 
 
+def _p(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else text.number(value, 3)
+
+
 def _three(value: float | None) -> str:
     return text.number(value, 3)
 
@@ -75,7 +79,7 @@ def gain_matrix(results: Results) -> HtmlTable:
             line.append("–" if row is None else _gain(row))
         body.append(line)
     headings = ["dataset", *(results.labels[m] for m in results.measures)]
-    setting = f"{results.setting.method or 'any method'}, {results.setting.size or 'any'} rows where a dataset has them"
+    setting = f"training{results.setting.label or ' of any kind'}, another size where a dataset lacks this one"
     return HtmlTable(
         "Mean gain over bases, in points, with interval and number of bases",
         "effects",
@@ -99,8 +103,8 @@ _TEST: dict[str, tuple[str, Format]] = {
     "ci_low": ("from", _two),
     "ci_high": ("to", _two),
     "pearson": ("Pearson", _two),
-    "p": ("p", _three),
-    "q": ("q", _three),
+    "p": ("p", _p),
+    "q": ("q", _p),
 }
 
 
@@ -134,7 +138,9 @@ def page_tables(results: Results) -> list[HtmlTable]:
         _table(
             "Correlations of the change of layers with gain",
             "layer_correlations",
-            results["layer_correlations"],
+            results["layer_correlations"].with_columns(
+                pl.col("target").replace(text.TARGETS), pl.col("scope").replace(text.LAYER_SCOPES)
+            ),
             {
                 "target": ("gain", _plain),
                 "scope": ("compared", _plain),

@@ -75,8 +75,8 @@ def _version(value: Any) -> str:
 def _inline(drawn: figures.Drawn) -> dict[str, Any]:
     """A figure for the template: its SVG without XML header, ids made unique on the page."""
     drawing = drawn.svg[drawn.svg.find("<svg") :]
-    drawing = re.sub(r'\bid="', f'id="{drawn.name}-', drawing)
-    drawing = re.sub(r'(href="#|url\(#)', rf"\g<1>{drawn.name}-", drawing)
+    drawing = re.sub(r'\bid="', f'id="figure-{drawn.name}-', drawing)
+    drawing = re.sub(r'(href="#|url\(#)', rf"\g<1>figure-{drawn.name}-", drawing)
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.S)
     width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', drawing)
     return {

@@ -23,6 +23,13 @@ class Setting:
     method: str | None
     size: int | None
 
+    @property
+    def label(self) -> str:
+        """` (full, 1,000 rows)`, or less where less is known."""
+        parts = [self.method] if self.method else []
+        parts += [f"{self.size:,} rows"] if self.size else []
+        return f" ({', '.join(parts)})" if parts else ""
+
 
 class Results:
     """Tables of one study, with what several figures derive from them."""

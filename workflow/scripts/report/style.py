@@ -91,7 +91,8 @@ def svg(drawing: Figure) -> str:
 
 
 def png(drawing: Figure) -> bytes:
-    """The figure as PNG, without the name of its software."""
+    """The figure as PNG, without the name of its software, laid out as it was last drawn."""
+    drawing.set_layout_engine("none")
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()

@@ -15,6 +15,8 @@ SCOPES = {
     "within_dataset": "between bases, on one dataset and benchmark",
     "within_run": "between benchmarks, in one run",
 }
+TARGETS = {"mean_gain": "gain over all benchmarks", "matched_gain": "gain on matched benchmarks"}
+LAYER_SCOPES = {"pooled": "all runs", "within_base": "runs of one base, size and recipe"}
 CLEAR_Q = 0.05
 """A relation counts as clear when its interval excludes zero and its q is below this."""
 MINUS = "−"

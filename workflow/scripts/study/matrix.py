@@ -109,7 +109,12 @@ def select(patterns: Sequence[str], names: Iterable[str], kind: str, where: str)
 
 
 def _refuse_twins(study: Study, path: Path) -> None:
-    labels = {"bases": {"family", "language"}, "recipes": {"keep"}, "benchmarks": {"matches"}}
+    labels = {
+        "bases": {"family", "language", "parameters"},
+        "datasets": {"expected_tokens"},
+        "recipes": {"keep"},
+        "benchmarks": {"matches"},
+    }
     for section in ("bases", "datasets", "recipes", "benchmarks"):
         seen: dict[str, str] = {}
         for name, declared in getattr(study, section).items():

@@ -90,6 +90,9 @@ class Base(Strict):
     micro: MicroBase | None = Field(default=None, description="Pre-trained from scratch by the workflow.")
     family: str | None = Field(default=None, description="Label: model family.")
     language: str | None = Field(default=None, description="Label: main language.")
+    parameters: float | None = Field(
+        default=None, gt=0, le=1e13, description="Number of weights, for the price before the base is fetched."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Base":
@@ -120,8 +123,15 @@ class Dataset(Strict):
     columns: dict[Literal["instruction", "input", "completion"], str] = Field(
         default={}, description="For format `columns`: which column holds the instruction, the input, the completion."
     )
-    keep: dict[str, list[Scalar]] = Field(default={}, description="Keep rows whose column holds one of these values.")
-    drop: dict[str, list[Scalar]] = Field(default={}, description="Drop rows whose column holds one of these values.")
+    keep: dict[str, list[Scalar]] = Field(
+        default={}, description="Keep rows whose column holds one of these values; `*` in a text stands for anything."
+    )
+    drop: dict[str, list[Scalar]] = Field(
+        default={}, description="Drop rows whose column holds one of these values; `*` in a text stands for anything."
+    )
+    expected_tokens: int | None = Field(
+        default=None, ge=1, le=10**6, description="Tokens in a row, for the price until samples are tokenised."
+    )
     turns: Literal["first", "single"] = Field(
         default="first",
         description="Dialogues: `first` keeps the first question and answer, `single` drops longer dialogues.",
@@ -257,7 +267,21 @@ class Block(Strict):
     )
 
 
-BenchmarkFormat = Literal["items", "gsm8k", "math", "mmlu", "cmmlu", "boolq", "mbpp", "nq"]
+BenchmarkFormat = Literal[
+    "items",
+    "gsm8k",
+    "math",
+    "mmlu",
+    "cmmlu",
+    "boolq",
+    "hellaswag",
+    "nq",
+    "truthfulqa",
+    "mbpp",
+    "humaneval",
+    "mt_bench",
+    "alpaca_eval",
+]
 
 
 class Benchmark(Strict):
@@ -275,6 +299,7 @@ class Benchmark(Strict):
     shots_path: DataFile | None = Field(
         default=None, description="File the worked examples come from, in the same format."
     )
+    shots_hub: Hub | None = Field(default=None, description="Hub files the worked examples come from instead.")
     limit: int | None = Field(default=None, ge=1, description="Use the first so many items; none: all.")
     max_tokens: int = Field(default=32, ge=1, le=32768, description="Generation stops after this many tokens.")
     stop: list[Text] = Field(default=["\n"], description="Generation stops at any of these texts.")
@@ -285,8 +310,8 @@ class Benchmark(Strict):
         exactly_one(self, "hub", "path", "micro")
         if self.micro and self.format != "items":
             raise ValueError("a `micro` benchmark is generated: it takes no format")
-        if any(self.shots) and not self.shots_path:
-            raise ValueError("`shots` above 0 need `shots_path`, the file the worked examples come from")
+        if any(self.shots) and (self.shots_path is None) == (self.shots_hub is None):
+            raise ValueError("`shots` above 0 need `shots_path` or `shots_hub`, where the worked examples come from")
         return self
 
 

@@ -225,12 +225,16 @@ def _sample_spec(plan: Plan, sample: ExpandedSample) -> Spec:
 
 
 def _benchmark_spec(name: str, declared: Benchmark) -> Spec:
-    identity = {
+    identity: dict[str, Any] = {
         "source": _source_identity(f"benchmarks.{name}", declared),
         "format": declared.format,
         "limit": declared.limit,
-        "examples": _fingerprint(f"benchmarks.{name}.shots_path", declared.shots_path) if declared.shots_path else None,
+        "examples": None,
     }
+    if declared.shots_path:
+        identity["examples"] = {"content": _fingerprint(f"benchmarks.{name}.shots_path", declared.shots_path)}
+    elif declared.shots_hub:
+        identity["examples"] = {"hub": declared.shots_hub.model_dump()}
     sources = (*_sources(declared), *([declared.shots_path] if declared.shots_path else []))
     return _manifest("benchmark", f"benchmarks/{name}", identity, sources=sources)
 
@@ -262,11 +266,11 @@ def _plan_base(plan: Plan, name: str, declared: Base) -> None:
             folder,
             {
                 "base": base.hash,
-                "samples": dict(sorted((spec.hash, spec.output) for spec in measured.values())),
+                "samples": sorted(spec.hash for spec in measured.values()),
                 "precision": study.evaluation.precision,
                 "threads": study.threads,
             },
-            {"base": base.output, "tokens": [spec.output for spec in measured.values()]},
+            {"base": base.output, "tokens": {spec.hash: spec.output for spec in measured.values()}},
         )
     )
     plan.scores[name] = plan.add(_score_spec(plan, folder, base, [0]))
@@ -286,7 +290,7 @@ def _similarity_spec(plan: Plan, sample: str) -> Spec:
     drawn = plan.samples[sample]
     identity = {
         "sample": drawn.hash,
-        "benchmarks": sorted(spec.hash for spec in plan.benchmarks.values()),
+        "benchmarks": {name: spec.hash for name, spec in plan.benchmarks.items()},
         "options": plan.study.similarity.model_dump(),
     }
     inputs = {"sample": drawn.output, "benchmarks": {name: spec.output for name, spec in plan.benchmarks.items()}}

@@ -1,0 +1,177 @@
+"""The report opens alone, says what the tables say, and is the same to the byte."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sft_atlas.analyse import tables
+from sft_atlas.analyse.options import AnalysisOptions
+from sft_atlas.analyse.run import analyse
+from sft_atlas.report import text
+from sft_atlas.report.figures import QUESTIONS
+from sft_atlas.report.page import build
+from sft_atlas.report.results import Results
+from tests.unit.synthetic import Study, tables_of
+
+STUDY = {
+    "name": "micro",
+    "title": 'Tuning <b>& "more"</b>',
+    "analyses": {"bootstrap_draws": 300, "permutations": 300},
+    "benchmarks": {"nq": {"chance": 0.25}},
+}
+VERSIONS = {"torch": ["2.5", "2.6"], "python": "3.11"}
+OPTIONS = AnalysisOptions(**STUDY["analyses"])  # type: ignore[arg-type]
+
+
+def _write(study: Study, folder: Path) -> Path:
+    for name, frame in tables_of(study).items():
+        tables.write(frame, folder / "tables", name)
+    analyse(folder / "tables", folder / "tables", OPTIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = _write(Study(), tmp_path_factory.mktemp("full"))
+    build(folder / "tables", STUDY, VERSIONS, folder)
+    return folder
+
+
+class _Links(HTMLParser):
+    """Everything a page would load or link to, its scripts, and whether tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.scripts = 0
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "data", "action") and value:
+                self.targets.append(value)
+            if name == "id" and value:
+                self.ids.append(value)
+
+
+def _parse(page: str) -> _Links:
+    links = _Links()
+    links.feed(page)
+    return links
+
+
+def _outside(page: str) -> list[str]:
+    links = _parse(page)
+    loads = re.findall(r"url\(([^)]*)\)|@import ([^;]*)", page)
+    found = links.targets + [a or b for a, b in loads]
+    return [t for t in found if not t.startswith(("#", "tables/", "figures/", "data:"))]
+
+
+def test_the_page_needs_no_network_and_no_script(full: Path) -> None:
+    page = (full / "report.html").read_text()
+    assert _outside(page) == []
+    assert _parse(page).scripts == 0
+    assert len(page) < 3_000_000
+
+
+def test_ids_are_unique_and_links_lead_somewhere(full: Path) -> None:
+    page = (full / "report.html").read_text()
+    links = _parse(page)
+    assert len(links.ids) == len(set(links.ids))
+    inside = {target[1:] for target in links.targets if target.startswith("#")}
+    assert inside <= set(links.ids)
+    for target in links.targets:
+        if target.startswith(("tables/", "figures/")):
+            assert (full / target).exists(), target
+
+
+def test_names_are_escaped(full: Path) -> None:
+    page = (full / "report.html").read_text()
+    assert "Tuning &lt;b&gt;&amp; &#34;more&#34;&lt;/b&gt;" in page
+    assert "out of memory &lt;while loading&gt; &amp; stopped" in page
+    assert "<b>" not in page
+
+
+def test_every_figure_is_drawn_and_explained_with_numbers(full: Path) -> None:
+    page = (full / "report.html").read_text()
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert (
+        len(captions)
+        == len(list((full / "figures").glob("*.svg")))
+        == len(list((full / "figures").glob("*.png")))
+        == 10
+    )
+    assert all("n =" in caption or " of " in caption for caption in captions)
+    assert "Not shown" not in page
+    assert "Matching data helps" in page
+    assert "gain falls with perplexity" in page
+    assert "Results of different versions are mixed here: torch" in page
+
+
+def test_the_same_tables_give_the_same_bytes(full: Path, tmp_path: Path) -> None:
+    build(full / "tables", STUDY, VERSIONS, tmp_path)
+    made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert len(made) == 21
+    for path in made:
+        assert (tmp_path / path).read_bytes() == (full / path).read_bytes(), path
+
+
+def test_a_null_is_reported_as_no_clear_relation(tmp_path: Path) -> None:
+    study = Study(slope=0, matched=0, lora=0, layer_effect=0, sizes=(300,), seeds=(0,), seed=3, benchmarks=5)
+    results = Results(_write(study, tmp_path) / "tables", STUDY)
+    said = "\n".join(plan.explain(results) for plans in QUESTIONS.values() for plan in plans if plan.name != "seeds")
+    assert "No clear difference: where the data trains what is tested" in said
+    assert "No property is clearly related to gain" in said
+    assert "No clear difference between lora and full" in said
+    assert "no clear relation at any depth" in said
+    assert "clear at" not in said
+
+
+def test_empty_tables_give_a_page_that_says_so(tmp_path: Path) -> None:
+    build(tmp_path / "tables", {}, {}, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "There are no scores yet" in page
+    assert page.count("Not shown: table") == 10
+    assert _outside(page) == []
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        Study(bases=1, datasets=1, benchmarks=1, recipes=("full",), sizes=(300,), seeds=(0,), mixture=False),
+        Study(
+            bases=2, datasets=2, benchmarks=2, recipes=("full",), sizes=(300,), seeds=(0, 1), mixture=False, layers=2
+        ),
+    ],
+)
+def test_nearly_empty_tables_are_reported(study: Study, tmp_path: Path) -> None:
+    _write(study, tmp_path)
+    build(tmp_path / "tables", {"name": "tiny"}, {}, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert (tmp_path / "figures/gains_mean.svg").exists()
+    assert "Not shown: table methods has no rows." in page
+    assert "No versions were recorded." in page
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.S).lower()
+
+
+def test_only_base_scores_are_reported(tmp_path: Path) -> None:
+    frames = tables_of(Study(bases=2, datasets=2, benchmarks=2))
+    tables.write(frames["scores"].filter(pl.col("sample").is_null()), tmp_path / "tables", "scores")
+    build(tmp_path / "tables", {}, {}, tmp_path)
+    assert "Not shown: no row has the values that this figure needs." in (tmp_path / "report.html").read_text()
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert text.points(0.1234) == "+12.3"
+    assert text.points(-0.0001) == "0.0"
+    assert text.number(-0.5) == "−0.50"
+    assert text.number(None) == "–"
+    assert text.probability(0.0004) == "< 0.001"
+    assert text.count(1, "run") == "1 run"
+    assert text.count(1000, "cell") == "1,000 cells"
+    assert text.interval(None, 1.0) == "no interval: too few"
+    assert text.listing(["a", "b", "c"]) == "a, b and c"

@@ -1,0 +1,121 @@
+"""Reading a study file: what its YAML means, which defaults it gets, and how names are suggested."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sft_atlas.study.load import key_path, load_config, load_study, read_yaml, unknown
+from tests.unit.helpers import write_study
+
+SCALARS: dict[str, Any] = {
+    "1e-4": 1e-4,
+    "1E5": 1e5,
+    "-2.5": -2.5,
+    ".5": 0.5,
+    "3.": 3.0,
+    "10": 10,
+    "010": 10,
+    "+7": 7,
+    "true": True,
+    "False": False,
+    "null": None,
+    "~": None,
+    "": None,
+    # text in YAML 1.2, and something else in YAML 1.1
+    "no": "no",
+    "on": "on",
+    "Yes": "Yes",
+    "0x1f": "0x1f",
+    "0o17": "0o17",
+    "1_000": "1_000",
+    "12:30": "12:30",
+    "2024-01-31": "2024-01-31",
+    ".inf": ".inf",
+    ".nan": ".nan",
+    "1e-4x": "1e-4x",
+    '"1e-4"': "1e-4",
+    "'no'": "no",
+    "日本語": "日本語",
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), SCALARS.items())
+def test_a_scalar_means_what_it_says(written: str, meant: Any, tmp_path: Path) -> None:
+    path = tmp_path / "scalar.yaml"
+    path.write_text(f"value: {written}\n", encoding="utf-8")
+    read = read_yaml(path)["value"]
+    assert read == meant
+    assert type(read) is type(meant)
+
+
+def test_keys_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text("7: a\ntrue: b\nno: c\n1e-4: d\n")
+    assert list(read_yaml(path)) == ["7", "true", "no", "1e-4"]
+
+
+def test_a_study_is_read_with_its_numbers_and_defaults(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path))
+    assert study.recipes["full"].learning_rate == 1e-3
+    assert study.recipes["decay"].batch_size == 32
+    assert study.recipes["full"].adapter is None
+    assert study.recipes["lora"].adapter is not None
+    assert (study.recipes["lora"].adapter.rank, study.recipes["lora"].adapter.alpha) == (4, 16)
+    assert study.template.prompt == "###Question: {instruction}\n###Answer:"
+    assert study.samples["all"].mix == ["*-40"]
+    assert study.blocks["main"].bases == ["*"]
+    assert study.blocks["main"].seeds is None
+    assert study.benchmarks["facts"].stop == ["\n"]
+    assert study.threads == 1
+
+
+def test_an_adapter_without_settings_has_the_default_ones(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, (", lora: {rank: 4, targets: all-linear}", "")))
+    assert study.recipes["lora"].adapter is not None
+    assert study.recipes["lora"].adapter.rank == 8
+
+
+def test_a_name_may_look_like_a_number(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, ("  fetched:", "  7:")))
+    assert list(study.bases) == ["calculator", "reader", "7"]
+
+
+def test_a_config_needs_nothing() -> None:
+    config = load_config({})
+    assert (config.study, config.results, config.device, config.only) == ("micro", "results", "auto", "")
+    assert config.micro_batch_size is None
+
+
+def test_a_config_takes_what_a_command_line_gives() -> None:
+    config = load_config({"results": "/fast/disk.1/results", "micro_batch_size": 4, "share_imports": "false"})
+    assert config.results == "/fast/disk.1/results"
+    assert config.micro_batch_size == 4
+    assert config.share_imports is False
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        (["blocks", "main", "seeds", 0], "blocks.main.seeds[0]"),
+        (["title"], "title"),
+        ([], ""),
+        (["a", 1, "b", 2, 3], "a[1].b[2][3]"),
+    ],
+)
+def test_a_key_path_reads_like_the_file(location: list[str | int], path: str) -> None:
+    assert key_path(location) == path
+
+
+def test_only_a_near_name_is_suggested() -> None:
+    assert unknown("base", "lama", ["llama", "qwen"]).endswith("expected one of: llama, qwen; did you mean 'llama'?")
+    assert unknown("base", "xyz", ["llama", "qwen"]).endswith("expected one of: llama, qwen")
+    assert unknown("base", "xyz", []).endswith("expected one of: none declared")
+
+
+def test_a_long_list_of_names_is_cut() -> None:
+    names = [f"name-{number:02}" for number in range(40)]
+    said = unknown("base", "name-39x", names)
+    assert "…" in said
+    assert said.endswith("did you mean 'name-39'?")
+    assert len(said) < 250
