@@ -132,6 +132,9 @@ def test_intervals_are_deterministic_and_need_three_clusters() -> None:
     assert few.estimate == 2.5
     assert np.isnan([few.low, few.high]).all()
     assert np.isnan(Bootstrap(500).mean([], []).estimate)
+    perfect = Bootstrap(500).correlation([1, 2, 3, 4, 5], [2, 4, 6, 8, 9], np.arange(5))
+    assert perfect.estimate == pytest.approx(1)
+    assert np.isnan([perfect.low, perfect.high]).all()
 
 
 @pytest.mark.parametrize(("bases", "datasets", "strength"), [(4, 6, 0.0), (4, 6, 0.6), (12, 10, 0.6)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 from datasets import Dataset, DatasetDict
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
@@ -18,6 +19,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from sft_atlas.data.benchmarks import boxed
+from sft_atlas.data.sources import DataError
 from sft_atlas.device import TYPES, load_model, prepare
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
 from sft_atlas.prompt import completion, prompt
@@ -102,8 +104,7 @@ def _score(
     settings = identity["settings"]
     device = prepare(identity["threads"])
     if epoch:
-        model = load_checkpoint(manifest, epoch, root / spec["inputs"]["base"], settings["precision"])
-        model.to(device)
+        model = load_checkpoint(manifest, epoch, root / spec["inputs"]["base"], settings["precision"], device)
         tokenizer = load_tokenizer(epoch_folder(manifest, epoch) / "manifest.json")
     else:
         model = load_model(manifest.with_name("model"), settings["precision"], device)
@@ -134,10 +135,9 @@ def _score(
         print(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}", flush=True)
 
 
-def load_checkpoint(manifest: Path, epoch: int, base: Path, precision: str) -> PreTrainedModel:
+def load_checkpoint(manifest: Path, epoch: int, base: Path, precision: str, device: torch.device) -> PreTrainedModel:
     """A run's model at an epoch; an adapter is merged into its base in fp32, then cast."""
     folder = epoch_folder(manifest, epoch) / "model"
-    device = prepare(1)
     if not (folder / "adapter_config.json").exists():
         return load_model(folder, precision, device)
     model = PeftModel.from_pretrained(
@@ -189,8 +189,14 @@ def build_task(
 
 
 def worked_examples(template: dict[str, str], doc: dict[str, Any], examples: list[dict[str, Any]], shots: int) -> str:
-    """The first examples of the question's own subject (of all, where there are no subjects), answered, and a gap."""
+    """The first examples of the question's own subject (of all, where there are no subjects), answered, and a gap.
+
+    Raises:
+        DataError: there are too few.
+    """
     fitting = [example for example in examples if example["group"] == doc["group"]] or examples
+    if len(fitting) < shots:
+        raise DataError(f"item {doc['item']}: {shots} worked examples are asked for, found {len(fitting)} that fit it")
     answered = [
         prompt(template, example["instruction"]) + completion(template, example["example"]) + "\n\n"
         for example in fitting[:shots]

@@ -1,6 +1,7 @@
 """The analysis stage: result tables in, analysis tables out."""
 
 from pathlib import Path
+from typing import Any
 
 from sft_atlas.analyse import tables
 from sft_atlas.analyse.correlations import correlations
@@ -9,6 +10,15 @@ from sft_atlas.analyse.factors import methods, seeds
 from sft_atlas.analyse.layers import layer_correlations
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.statistics import Bootstrap
+from sft_atlas.files import write_json
+
+
+def run(spec: dict[str, Any], root: Path) -> None:
+    """Analyse a study's tables in place, and write which tables there are."""
+    output = root / spec["output"]
+    folder = output.with_name("tables")
+    analyse(folder, folder, AnalysisOptions.model_validate(spec["identity"]["options"]))
+    write_json(output, {"spec": spec["hash"], "tables": sorted(tables.OUTPUTS)})
 
 
 def analyse(folder: Path, out: Path, options: AnalysisOptions) -> None:

@@ -139,7 +139,8 @@ class Bootstrap:
         """Correlation of x and y within strata, all of shape (n,), with its BCa interval on Fisher's scale.
 
         Ranks and stratum means are taken once, not in each draw: redrawn strata of few members are mostly ties. What
-        these means cost in degrees of freedom widens the interval instead.
+        these means cost in degrees of freedom widens the interval instead. A perfect correlation has no interval: every
+        draw repeats it, however few the pairs.
         """
         products, keep = _products(x, y, strata, rank)
         clusters = codes(clusters)[keep]
@@ -148,8 +149,11 @@ class Bootstrap:
         members = np.bincount(cells)[np.bincount(cells) > 1]
         share = float((members - 1).sum() / members.sum()) if len(members) else 0.0
         freedom = len(np.unique(clusters)) * share - 1
+        estimate = float(_ratio(products.sum(axis=0)))
+        if not abs(estimate) < 1 - 1e-9:
+            return Interval(estimate, np.nan, np.nan)
         z = self.interval(products, _fisher(_ratio), clusters, freedom, bca=True)
-        return Interval(float(_ratio(products.sum(axis=0))), float(np.tanh(z.low)), float(np.tanh(z.high)))
+        return Interval(estimate, float(np.tanh(z.low)), float(np.tanh(z.high)))
 
     def interval(
         self,

@@ -1,6 +1,6 @@
 """Numbers and findings in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 PREDICTORS = {
@@ -41,8 +41,8 @@ def points(gain: float | None, digits: int = 1) -> str:
 
 
 def interval(low: float | None, high: float | None, form: Any = number) -> str:
-    """`[low, high]`, or what stands in its place when there is none."""
-    return "no interval: too few" if low is None or high is None else f"[{form(low)}, {form(high)}]"
+    """`[low, high]`, or that there is none."""
+    return "[no interval: too few]" if low is None or high is None else f"[{form(low)}, {form(high)}]"
 
 
 def spans_zero(row: Mapping[str, Any]) -> bool:
@@ -83,11 +83,6 @@ def relation(row: Mapping[str, Any], what: str) -> str:
 def count(number_of: int, noun: str) -> str:
     """`1 run`, `2 runs`, `1,000 runs`."""
     return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
-
-
-def listing(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
 
 def sentence(text: str) -> str:

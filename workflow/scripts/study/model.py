@@ -303,6 +303,7 @@ class Benchmark(Strict):
     limit: int | None = Field(default=None, ge=1, description="Use the first so many items; none: all.")
     max_tokens: int = Field(default=32, ge=1, le=32768, description="Generation stops after this many tokens.")
     stop: list[Text] = Field(default=["\n"], description="Generation stops at any of these texts.")
+    chance: float | None = Field(default=None, ge=0, le=1, description="Label: score of guessing, for the report.")
     matches: list[str] = Field(default=[], description="Datasets that train what this benchmark tests (a label).")
 
     @model_validator(mode="after")

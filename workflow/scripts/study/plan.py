@@ -160,7 +160,9 @@ class Plan:
     def study_specs(self, present: Callable[[str], bool] = lambda path: True, place: str = "") -> dict[str, Spec]:
         """The study's own jobs, collect, analyse and report, over the results that are present."""
         folder = self.name + place
-        study = {"study": self.name, "title": self.study.title}
+        shown = {"bases": list(self.study.bases), "datasets": list(self.study.datasets)}
+        chance = {name: {"chance": benchmark.chance} for name, benchmark in self.study.benchmarks.items()}
+        study = {"name": self.name, "title": self.study.title, "benchmarks": chance, **shown}
         collect = collect_spec(self, folder, present)
         options = self.study.analyses.model_dump()
         analyse = Spec("analyse", f"{folder}/analyse.json", {"options": options}, {"collect": collect.output})

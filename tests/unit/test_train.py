@@ -1,0 +1,293 @@
+"""Fine-tuning: the same bytes twice, epochs that are kept and left alone, schedules, batches, adapters, precision."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
+
+from sft_atlas import train
+from sft_atlas.evaluate import load_checkpoint
+from sft_atlas.files import read_json
+from sft_atlas.study.model import Recipe
+from sft_atlas.study.plan import recipe_identity
+from tests.unit.helpers import place_tokens, snapshot, train_spec
+
+CPU = torch.device("cpu")
+
+
+class Bench:
+    """A results folder with a base and tokens, in which runs are trained."""
+
+    def __init__(self, root: Path, base: str, tokens: str) -> None:
+        self.root, self.base, self.tokens = root, base, tokens
+
+    def run(self, epochs: list[int], **recipe: Any) -> Path:
+        """Train; the folder of the run."""
+        spec = train_spec(self.base, self.tokens, epochs, **recipe)
+        train.run(spec, self.root)
+        return (self.root / spec["output"]).parent
+
+    def manifest(self, epochs: list[int], **recipe: Any) -> dict[str, Any]:
+        """What the run's manifest says."""
+        return dict(read_json(self.root / train_spec(self.base, self.tokens, epochs, **recipe)["output"]))
+
+
+@pytest.fixture(scope="module")
+def place(place_base: Callable[..., str], tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], Bench]:
+    return lambda root: Bench(root, place_base(root), place_tokens(root, tokenizer))
+
+
+@pytest.fixture(scope="module")
+def bench(place: Callable[[Path], Bench], tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One folder for the tests that train different runs."""
+    return place(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def two_epochs(bench: Bench) -> Path:
+    """The folder of a run of two epochs, both kept."""
+    return bench.run([1, 2])
+
+
+def weights(run: Path, epoch: int) -> dict[str, torch.Tensor]:
+    return load_file(run / f"epoch-{epoch:02d}/model/model.safetensors")
+
+
+def model_bytes(run: Path, epoch: int) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((run / f"epoch-{epoch:02d}/model").iterdir())}
+
+
+def recipe(**settings: Any) -> dict[str, Any]:
+    return recipe_identity(Recipe.model_validate({"method": "full", "learning_rate": 1e-3, **settings}))
+
+
+def test_a_recipe_becomes_trls_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SFT_ATLAS_MICRO_BATCH", raising=False)
+    settings = recipe(
+        schedule="linear",
+        warmup_steps=7,
+        batch_size=12,
+        epochs=5,
+        weight_decay=0.1,
+        max_gradient_norm=0.5,
+        max_length=99,
+    )
+    arguments = train.trainer_arguments(settings, 3, 2, CPU, tmp_path)
+    assert arguments.num_train_epochs == 5
+    assert (arguments.learning_rate, arguments.lr_scheduler_type, arguments.warmup_steps) == (1e-3, "linear", 7)
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (12, 1)
+    assert (arguments.weight_decay, arguments.max_grad_norm, arguments.max_length) == (0.1, 0.5, 99)
+    assert (arguments.seed, arguments.data_seed) == (3, 3)
+    assert not arguments.packing
+    assert not arguments.bf16
+    assert arguments.use_cpu
+    assert arguments.save_strategy == "no"
+    assert arguments.report_to == []
+
+
+def test_a_constant_schedule_ends_with_the_last_kept_epoch(tmp_path: Path) -> None:
+    arguments = train.trainer_arguments(recipe(schedule="constant", epochs=9), 0, 4, CPU, tmp_path)
+    assert (arguments.num_train_epochs, arguments.lr_scheduler_type) == (4, "constant")
+    warmed = train.trainer_arguments(recipe(schedule="constant", warmup_steps=3), 0, 4, CPU, tmp_path)
+    assert (warmed.lr_scheduler_type, warmed.warmup_steps) == ("constant_with_warmup", 3)
+
+
+def test_a_batch_is_split_into_what_fits_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for micro, (device, steps) in {"4": (4, 4), "16": (16, 1), "64": (16, 1), "": (16, 1)}.items():
+        monkeypatch.setenv("SFT_ATLAS_MICRO_BATCH", micro)
+        arguments = train.trainer_arguments(recipe(batch_size=16), 0, 1, CPU, tmp_path)
+        assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (device, steps)
+    monkeypatch.setenv("SFT_ATLAS_MICRO_BATCH", "5")
+    with pytest.raises(ValueError, match="micro_batch_size: 5 does not divide the recipe's batch_size 16"):
+        train.trainer_arguments(recipe(batch_size=16), 0, 1, CPU, tmp_path)
+
+
+def test_a_run_keeps_its_epochs_and_says_what_it_did(bench: Bench, two_epochs: Path) -> None:
+    assert sorted(path.name for path in two_epochs.glob("epoch-*")) == ["epoch-01", "epoch-02"]
+    manifest = bench.manifest([1, 2])
+    log = pl.read_parquet(two_epochs / "log.parquet")
+    assert dict(log.schema) == train.LOG_SCHEMA
+    # 20 rows in batches of 8 are 3 steps an epoch
+    assert (manifest["steps"], log.height) == (6, 6)
+    assert log["step"].to_list() == [1, 2, 3, 4, 5, 6]
+    assert log["learning_rate"].to_list() == pytest.approx([3e-3] * 6)
+    assert manifest["final_loss"] == pytest.approx(log["loss"][3:].mean())
+    assert manifest["trained_tokens"] == 2 * read_json(bench.root / bench.tokens)["trained_tokens"]
+    assert set(manifest["epochs"]) == {"1", "2"}
+    assert {file["name"] for file in manifest["epochs"]["2"]} >= {"model/model.safetensors", "model/config.json"}
+
+
+def test_training_learns_what_is_trained(bench: Bench, two_epochs: Path) -> None:
+    log = pl.read_parquet(two_epochs / "log.parquet")["loss"]
+    assert log[:3].mean() == pytest.approx(math.log(400), rel=0.5)
+    assert log[3:].mean() < log[:3].mean()
+    before = load_file((bench.root / bench.base).with_name("model") / "model.safetensors")
+    after = weights(two_epochs, 2)
+    assert before.keys() == after.keys()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_same_run_gives_the_same_bytes(
+    place: Callable[[Path], Bench], bench: Bench, two_epochs: Path, tmp_path: Path
+) -> None:
+    again = place(tmp_path).run([1, 2])
+    assert again.relative_to(tmp_path) == two_epochs.relative_to(bench.root)
+    first, second = snapshot(two_epochs), snapshot(again)
+    assert {name: content for name, (content, _) in first.items()} == {
+        name: content for name, (content, _) in second.items()
+    }
+
+
+def test_another_seed_gives_other_weights(bench: Bench, two_epochs: Path) -> None:
+    other = bench.run([1], seed=1)
+    assert other != two_epochs
+    assert any(not torch.equal(weights(other, 1)[name], tensor) for name, tensor in weights(two_epochs, 1).items())
+
+
+def test_an_epoch_that_is_there_is_not_touched(
+    place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = place(tmp_path)
+    folder = own.run([1])
+    before = snapshot(folder / "epoch-01")
+    own.run([1, 2])
+    after = snapshot(folder)
+    assert {
+        name.removeprefix("epoch-01/"): file for name, file in after.items() if name.startswith("epoch-01/")
+    } == before
+    assert "epoch-02/checkpoint.json" in after
+    # nothing is trained where everything is there, although the manifest is written again
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("trained again"))
+    own.run([1, 2])
+    own.run([2])
+    unchanged = snapshot(folder)
+    assert all(unchanged[name] == after[name] for name in after if name.startswith(("epoch", "log")))
+
+
+def test_a_narrower_request_after_a_wider_one_reads_the_log_to_its_epoch(
+    place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = place(tmp_path)
+    own.run([1, 2])
+    wide = own.manifest([1, 2])
+    own.run([1])
+    narrow = own.manifest([1])
+    assert narrow["steps"] == 3
+    assert narrow["epochs"] == {"1": wide["epochs"]["1"]}
+    alone = place(tmp_path / "alone")
+    alone.run([1])
+    assert narrow == alone.manifest([1])
+
+
+def test_a_damaged_epoch_is_made_again_alone(place: Callable[[Path], Bench], tmp_path: Path) -> None:
+    own = place(tmp_path)
+    folder = own.run([1, 2])
+    before = snapshot(folder)
+    damaged = folder / "epoch-02/model/model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    own.run([1, 2])
+    after = snapshot(folder)
+    assert {name: content for name, (content, _) in after.items()} == {
+        name: content for name, (content, _) in before.items()
+    }
+    assert all(after[name] == before[name] for name in before if name.startswith("epoch-01"))
+
+
+def test_under_a_constant_schedule_an_epoch_equals_a_run_of_that_length(
+    place: Callable[[Path], Bench], two_epochs: Path, tmp_path: Path
+) -> None:
+    alone = place(tmp_path).run([1])
+    assert model_bytes(alone, 1) == model_bytes(two_epochs, 1)
+
+
+def test_under_a_linear_schedule_it_does_not(bench: Bench) -> None:
+    longer = bench.run([1, 2], schedule="linear", epochs=2)
+    alone = bench.run([1], schedule="linear", epochs=1)
+    assert longer != alone
+    assert any(not torch.equal(weights(alone, 1)[name], tensor) for name, tensor in weights(longer, 1).items())
+    rates = pl.read_parquet(longer / "log.parquet")["learning_rate"].to_list()
+    assert rates == pytest.approx([3e-3 * (6 - step) / 6 for step in range(6)])
+
+
+def test_the_schedule_spans_the_recipes_epochs_even_if_training_stops_before(bench: Bench) -> None:
+    folder = bench.run([1], schedule="linear", epochs=4)
+    rates = pl.read_parquet(folder / "log.parquet")["learning_rate"].to_list()
+    assert rates == pytest.approx([3e-3 * (12 - step) / 12 for step in range(3)])
+
+
+def test_what_fits_in_memory_changes_last_digits_only(
+    place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {}
+    for micro in ("4", "16"):
+        monkeypatch.setenv("SFT_ATLAS_MICRO_BATCH", micro)
+        folders[micro] = place(tmp_path / micro).run([1], batch_size=16)
+    split, whole = weights(folders["4"], 1), weights(folders["16"], 1)
+    base = load_file(tmp_path / "4/bases/tiny-00000000/model/model.safetensors")
+    distance = math.sqrt(sum(float((split[name] - whole[name]).double().square().sum()) for name in split))
+    moved = math.sqrt(sum(float((whole[name] - base[name]).double().square().sum()) for name in split))
+    assert distance < 1e-3 * moved
+
+
+def test_an_adapter_is_saved_as_safetensors_and_names_its_base(bench: Bench) -> None:
+    folder = bench.run([1, 2], method="lora", lora={"rank": 2, "alpha": 6}) / "epoch-02/model"
+    assert {file.name for file in folder.iterdir()} >= {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+    }
+    assert not [
+        file.name
+        for file in folder.iterdir()
+        if file.suffix in (".bin", ".pt", ".md") or file.name == "model.safetensors"
+    ]
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("tiny", "00000000")
+    assert (config["r"], config["lora_alpha"]) == (2, 6)
+    factors = load_file(folder / "adapter_model.safetensors")
+    # seven linear modules in each of two layers, a pair of factors each
+    assert len(factors) == 2 * 2 * 7
+    assert all(tensor.dtype == torch.float32 for tensor in factors.values())
+    assert all(tensor.shape[0 if ".lora_A." in name else 1] == 2 for name, tensor in factors.items())
+    assert all(bool(tensor.any()) for tensor in factors.values())
+    assert not any("lm_head" in name for name in factors)
+
+
+def test_an_adapter_is_merged_into_its_base(bench: Bench) -> None:
+    spec = train_spec(bench.base, bench.tokens, [1, 2], method="lora", lora={"rank": 2, "alpha": 6})
+    folder = bench.run([1, 2], method="lora", lora={"rank": 2, "alpha": 6})
+    merged = load_checkpoint(bench.root / spec["output"], 2, bench.root / bench.base, "fp32", CPU).state_dict()
+    base = load_file((bench.root / bench.base).with_name("model") / "model.safetensors")
+    factors = load_file(folder / "epoch-02/model/adapter_model.safetensors")
+    name = "model.layers.1.mlp.down_proj"
+    down, up = (factors[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    assert torch.allclose(merged[f"{name}.weight"], base[f"{name}.weight"] + 6 / 2 * up @ down, atol=1e-6)
+    assert torch.equal(merged["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
+
+
+def test_a_bf16_recipe_is_saved_in_bf16_and_trained_from_fp32_weights(bench: Bench) -> None:
+    folder = bench.run([1], precision="bf16")
+    with safe_open(folder / "epoch-01/model/model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
+    assert json.loads((folder / "epoch-01/model/config.json").read_text())["dtype"] == "bfloat16"
+    model = load_checkpoint(folder / "train.json", 1, bench.root / bench.base, "bf16", CPU)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.bfloat16}
+
+
+def test_order_of_rows_is_that_of_the_seed_and_not_of_the_batch_in_memory(bench: Bench, two_epochs: Path) -> None:
+    tokens = pl.read_parquet(two_epochs / "log.parquet")["num_tokens"].to_numpy()
+    # each epoch sees every row once
+    lengths = pl.read_parquet((bench.root / bench.tokens).with_name("tokens.parquet"))["input_ids"].list.len().sum()
+    assert tokens[2] == lengths
+    assert tokens[5] == 2 * lengths
+    # in another order the second time
+    assert not np.array_equal(np.diff(tokens[:3], prepend=0), np.diff(tokens[2:]))
