@@ -13,9 +13,9 @@ rule collect:
     localrule: True
     conda:
         ENVIRONMENT
+    threads: threads_of(COLLECT)
     resources:
-        mem_mb=16000,
-        runtime=60,
+        **needs(COLLECT),
     params:
         identity=job_identity(COLLECT),
         spec=job_param(COLLECT),
@@ -34,9 +34,9 @@ rule analyse:
     localrule: True
     conda:
         ENVIRONMENT
+    threads: threads_of(ANALYSE)
     resources:
-        mem_mb=16000,
-        runtime=60,
+        **needs(ANALYSE),
     params:
         identity=job_identity(ANALYSE),
         spec=job_param(ANALYSE),
@@ -55,9 +55,9 @@ rule report:
     localrule: True
     conda:
         ENVIRONMENT
+    threads: threads_of(REPORT)
     resources:
-        mem_mb=8000,
-        runtime=60,
+        **needs(REPORT),
     params:
         identity=job_identity(REPORT),
         spec=job_param(REPORT),

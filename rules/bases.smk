@@ -12,9 +12,9 @@ rule make_tokenizer:
         "logs/bases/tokenizer/{name}-{hash}.log",
     conda:
         ENVIRONMENT
+    threads: threads_of(TOKENIZER)
     resources:
-        mem_mb=4000,
-        runtime=10,
+        **needs(TOKENIZER),
     params:
         spec=job_param(TOKENIZER),
     shell:
@@ -30,10 +30,9 @@ rule make_base:
         "logs/bases/{name}-{hash}.log",
     conda:
         ENVIRONMENT
-    threads: STUDY.threads
+    threads: threads_of(BASE)
     resources:
-        mem_mb=4000,
-        runtime=12 * 60,
+        **needs(BASE),
     params:
         spec=job_param(BASE),
     shell:

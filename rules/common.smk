@@ -1,14 +1,17 @@
 # What the files beside this one use: the plan of the study, and how a job's frozen specification is found.
 import os
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from sft_atlas.files import read_json, write_json
+from sft_atlas.files import free_bytes, read_json, write_json
+from sft_atlas.price.prices import Prices
+from sft_atlas.price.summary import hours, priced, size, total
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, load_config, load_study, study_path
 from sft_atlas.study.matrix import expand
-from sft_atlas.study.plan import build_plan
+from sft_atlas.study.plan import Spec, build_plan
 
 ROOT = Path(workflow.basedir)
 ENVIRONMENT = str(ROOT / "envs/sft-atlas.yaml")
@@ -43,11 +46,35 @@ PART = "-partial" if CONFIG.only else ""
 STUDY_SPECS = PLAN.study_specs(place=PART)
 PARTIAL_SPECS = PLAN.study_specs(lambda path: Path(in_results(path)).exists(), "-partial")
 SPECS = FULL_PLAN.specs | {spec.output: spec for spec in [*PARTIAL_SPECS.values(), *STUDY_SPECS.values()]}
+# Prices are worked out when asked for; only the process that queues jobs asks finished ones what they took.
+PRICES = Prices(FULL_PLAN, Path(CONFIG.results), CONFIG.device, CONFIG.micro_batch_size, workflow.is_main_process)
+PRICED = f"{PLAN.name}{PART}/plan.html"
+
+
+def planned_jobs():
+    """The jobs of the selected cells, the study's own tables included."""
+    return [*PLAN.needed(), *STUDY_SPECS.values()]
+
+
+@cache
+def price_spec():
+    """The job that writes the plan's page; what it says is worked out only when the page is asked for."""
+    from sft_atlas.price.facts import facts
+
+    specs = planned_jobs()
+    done = [spec.output for spec in specs if Path(in_results(spec.output)).exists()]
+    content = facts(PLAN, PRICES, priced(PRICES, specs, done), CONFIG.gpus, CONFIG.gpu_memory_gb)
+    return Spec("price", PRICED, content)
+
+
+def planned_spec(output):
+    """The specification that the study gives an output, or None."""
+    return price_spec() if output == PRICED else SPECS.get(output)
 
 
 def job_spec(output, hash8):
     """The specification of the job that makes an output: planned now, or frozen by the run that planned it."""
-    planned = SPECS.get(output)
+    planned = planned_spec(output)
     if planned is not None and hash8 in (None, planned.hash):
         return planned.content()
     frozen = Path(in_results(spec_file(output, hash8)))
@@ -106,12 +133,48 @@ def code_of(*places):
     return [str(path) for place in places for path in sorted(ROOT.glob(place)) if path.is_file()]
 
 
-def gpus(wildcards):
-    """GPUs of a job that runs a model."""
-    return 1 if CONFIG.device == "cuda" else 0
+def needs(pattern, *names):
+    """The resources of a job by its price: by size of model and data, and growing with each attempt."""
+
+    def need(name):
+        def amount(wildcards, attempt):
+            output = pattern.format(**wildcards)
+            spec = planned_spec(output)
+            if spec is None:
+                stage = job_spec(output, wildcards.get("hash"))["stage"]
+                return PRICES.largest(stage, name, attempt)
+            return PRICES.resource(spec, name, attempt)
+
+        return amount
+
+    return {name: need(name) for name in names or ("gpu", "mem_mb", "runtime")}
+
+
+def threads_of(pattern):
+    """The threads of a job; for numeric work the study's, since sums depend on them."""
+    return needs(pattern, "threads")["threads"]
+
+
+def check_disk(jobs):
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        WorkflowError: the jobs to come write more than is free; says how much.
+    """
+    outputs = {path.removeprefix(f"{CONFIG.results}/") for job in jobs for path in map(str, job.output)}
+    wanted = sum(PRICES.of(SPECS[output]).disk for output in outputs if output in SPECS)
+    free = free_bytes(Path(CONFIG.results))
+    if wanted > free:
+        raise WorkflowError(
+            f"the jobs of this run will write about {size(wanted)} below {CONFIG.results}, where {size(free)} are free; "
+            "make room, set `results` in config.yaml to another disk, narrow the run with `only`, or set "
+            "`check_disk: false` if you know better"
+        )
 
 
 onstart:
+    if CONFIG.check_disk and workflow.is_main_process:
+        check_disk(workflow.dag.needrun_jobs())
     if workflow.local_exec and CONFIG.share_imports:
         import tempfile
 

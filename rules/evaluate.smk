@@ -11,11 +11,9 @@ rule evaluate_model:
         "logs/evaluate/{model}/{hash}.log",
     conda:
         ENVIRONMENT
-    threads: STUDY.threads
+    threads: threads_of(SCORES)
     resources:
-        gpu=gpus,
-        mem_mb=16000,
-        runtime=24 * 60,
+        **needs(SCORES),
     params:
         spec=job_param(SCORES),
     shell:

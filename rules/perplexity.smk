@@ -12,11 +12,9 @@ rule measure_perplexity:
         "logs/perplexity/{name}/{hash}.log",
     conda:
         ENVIRONMENT
-    threads: STUDY.threads
+    threads: threads_of(PERPLEXITY)
     resources:
-        gpu=gpus,
-        mem_mb=16000,
-        runtime=12 * 60,
+        **needs(PERPLEXITY),
     params:
         spec=job_param(PERPLEXITY),
     shell:
@@ -32,9 +30,9 @@ rule measure_similarity:
         "logs/similarity/{name}/{hash}.log",
     conda:
         ENVIRONMENT
+    threads: threads_of(SIMILARITY)
     resources:
-        mem_mb=8000,
-        runtime=60,
+        **needs(SIMILARITY),
     params:
         spec=job_param(SIMILARITY),
     shell:

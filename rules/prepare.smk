@@ -14,9 +14,9 @@ rule prepare_dataset:
     localrule: True
     conda:
         ENVIRONMENT
+    threads: threads_of(DATASET)
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs(DATASET),
     params:
         spec=job_param(DATASET),
     shell:
@@ -32,9 +32,9 @@ rule prepare_sample:
         "logs/prepare/sample/{name}-{hash}.log",
     conda:
         ENVIRONMENT
+    threads: threads_of(SAMPLE)
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **needs(SAMPLE),
     params:
         spec=job_param(SAMPLE),
     shell:
@@ -51,9 +51,9 @@ rule prepare_benchmark:
     localrule: True
     conda:
         ENVIRONMENT
+    threads: threads_of(BENCHMARK)
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **needs(BENCHMARK),
     params:
         spec=job_param(BENCHMARK),
     shell:

@@ -34,10 +34,11 @@ def not_chatter(record):
 
 
 if workflow.is_main_process:
-    matrix = PLAN.matrix
+    matrix, price = PLAN.matrix, total(priced(PRICES, planned_jobs()))
     print(
-        f"study {PLAN.name}: {matrix.checkpoints} fine-tuned models from {len(matrix.runs)} runs of "
-        f"{len(PLAN.bases)} bases, {len(STUDY.benchmarks)} benchmarks",
+        f"study {PLAN.name}: {matrix.checkpoints:,} fine-tuned models from {len(matrix.runs):,} runs of "
+        f"{len(PLAN.bases)} bases, {len(STUDY.benchmarks)} benchmarks; about {hours(price.gpu_hours)} GPU-hours, "
+        f"{hours(price.cpu_hours)} CPU-hours and {size(price.disk)} of disk",
         file=sys.stderr,
     )
     logger = logging.getLogger("snakemake.logging")

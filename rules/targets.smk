@@ -1,5 +1,6 @@
 # Names to type: every stage, every base, every block, and the report of what there is.
 STAGE_TARGETS = {
+    "plan": [PRICED, PRICED.replace(".html", ".txt"), PRICED.replace(".html", ".parquet")],
     "prepare": PLAN.stage("dataset", "sample", "benchmark"),
     "bases": [spec.output for spec in PLAN.bases.values()],
     "tokenise": [spec.output for spec in PLAN.tokens.values()],

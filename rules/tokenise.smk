@@ -11,11 +11,9 @@ rule tokenise_sample:
         "logs/tokenise/{base}/{name}-{hash}.log",
     conda:
         ENVIRONMENT
-    threads: STUDY.threads
+    threads: threads_of(TOKENS)
     resources:
-        gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        **needs(TOKENS),
     params:
         spec=job_param(TOKENS),
     shell:

@@ -11,11 +11,9 @@ rule train_run:
         "logs/train/{base}/{sample}/{recipe}/{hash}.log",
     conda:
         ENVIRONMENT
-    threads: STUDY.threads
+    threads: threads_of(TRAIN)
     resources:
-        gpu=gpus,
-        mem_mb=16000,
-        runtime=24 * 60,
+        **needs(TRAIN),
     params:
         spec=job_param(TRAIN),
     shell:

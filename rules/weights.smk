@@ -11,11 +11,9 @@ rule measure_weights:
         "logs/weights/{base}/{sample}/{recipe}/{hash}.log",
     conda:
         ENVIRONMENT
-    threads: STUDY.threads
+    threads: threads_of(WEIGHTS)
     resources:
-        gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        **needs(WEIGHTS),
     params:
         spec=job_param(WEIGHTS),
     shell:

@@ -119,6 +119,12 @@ def cpu_seconds() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
+def free_bytes(folder: Path) -> int:
+    """Bytes that can still be written where a folder is, or where it will be made."""
+    existing = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
+    return shutil.disk_usage(existing).free
+
+
 def epoch_folder(output: Path, epoch: int) -> Path:
     """Where all that belongs to one checkpoint of a run lies, beside the run's manifest and tables."""
     return output.with_name(f"epoch-{epoch:02d}")

@@ -33,6 +33,7 @@ STAGES = {
     "train": "sft_atlas.train",
     "evaluate": "sft_atlas.evaluate",
     "weights": "sft_atlas.weights",
+    "price": "sft_atlas.price.run",
     "collect": "sft_atlas.collect",
     "analyse": "sft_atlas.analyse.run",
     "report": "sft_atlas.report.run",
@@ -123,11 +124,18 @@ def _write_record(path: Path, spec: dict[str, Any], started: float, imports: flo
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "host": platform.node(),
             "machine": platform.machine(),
+            "device": _device(),
             "python": platform.python_version(),
             "libraries": {name: _version(name) for name in LIBRARIES},
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
         },
     )
+
+
+def _device() -> str:
+    """`gpu` if the job has used one: only then has torch set CUDA up in this process."""
+    torch = sys.modules.get("torch")
+    return "gpu" if torch is not None and torch.cuda.is_initialized() else "cpu"
 
 
 def _version(name: str) -> str | None:

@@ -303,6 +303,12 @@ class Benchmark(Strict):
     limit: int | None = Field(default=None, ge=1, description="Use the first so many items; none: all.")
     max_tokens: int = Field(default=32, ge=1, le=32768, description="Generation stops after this many tokens.")
     stop: list[Text] = Field(default=["\n"], description="Generation stops at any of these texts.")
+    expected_items: int | None = Field(
+        default=None, ge=1, le=10**7, description="Number of items, for the price until the benchmark is prepared."
+    )
+    expected_tokens: int | None = Field(
+        default=None, ge=1, le=10**6, description="Tokens of a question without worked examples, for the price."
+    )
     chance: float | None = Field(default=None, ge=0, le=1, description="Label: score of guessing, for the report.")
     matches: list[str] = Field(default=[], description="Datasets that train what this benchmark tests (a label).")
 
@@ -363,6 +369,11 @@ class Config(BaseModel):
     micro_batch_size: int | None = Field(
         default=None, ge=1, description="Examples in memory at once while training; none: the recipe's batch."
     )
+    gpus: int = Field(default=8, ge=1, le=100_000, description="GPUs at a time, for the wall time in the plan.")
+    gpu_memory_gb: float = Field(
+        default=141, gt=0, le=10_000, description="Memory of one GPU; the plan names the jobs that need more."
+    )
+    check_disk: bool = Field(default=True, description="Refuse to start a run that writes more than the disk holds.")
     only: str = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")
     share_imports: bool = Field(
         default=True, description="Local runs: jobs are forked from one process that has imported the libraries."

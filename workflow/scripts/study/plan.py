@@ -7,6 +7,7 @@ stands in the path of what the job makes, so that another specification is anoth
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,7 +33,7 @@ class Spec:
         """The stage's version; stages without one re-run when their code changes."""
         return STAGE_VERSIONS.get(self.stage, 0)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Eight hex digits over stage, version and identity."""
         return spec_hash(self.stage, self.version, self.identity)
@@ -118,6 +119,17 @@ class Plan:
         specs += [self.run_tokens[key] for key in self.matrix.runs]
         paths = [spec.output for spec in specs] + [path for key in self.matrix.runs for path in self.of_run(key)]
         return list(dict.fromkeys(paths))
+
+    def needed(self) -> list[Spec]:
+        """The jobs that lead to the study's results, in the order of the plan."""
+        wanted: set[str] = set()
+        waiting = self.results()
+        while waiting:
+            output = waiting.pop()
+            if output not in wanted:
+                wanted.add(output)
+                waiting += self.specs[output].input_files()
+        return [spec for output, spec in self.specs.items() if output in wanted]
 
     def narrowed(self, only: str) -> "Plan":
         """The same jobs under the same identities, of those cells only that `base=a,block=b` (patterns) leaves.

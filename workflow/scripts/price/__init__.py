@@ -1,0 +1,1 @@
+"""What a study costs before anything is spent: hours, memory and disk of every job, from sizes and throughputs."""

@@ -1,0 +1,40 @@
+"""All that the page of a plan shows, as one JSON-ready mapping: the identity of the job that writes the page."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, get_args
+
+from sft_atlas.price.prices import Prices
+from sft_atlas.price.summary import Job, Kept, by_stage, disk_at_end, disk_at_peak, schedule, total
+from sft_atlas.study.plan import Plan
+
+COLUMNS = ("stage", "output", "done", "seconds", "device", "threads", "mem_mb", "gpu_mem_mb", "disk", "weights", "exact")
+
+
+def facts(plan: Plan, prices: Prices, jobs: Sequence[Job], gpus: int, gpu_memory_gb: float) -> dict[str, Any]:
+    """Totals by stage, wall time by number of GPUs, disk by what is kept, jobs too large for the GPU, every job."""
+    rows = [job.row() for job in jobs]
+    played = {workers: schedule(jobs, workers) for workers in sorted({1, gpus, *(8**n for n in range(1, 4))})}
+    too_large = Counter(job.stage for job in jobs if job.cost.gpu_mem_mb > 1000 * gpu_memory_gb)
+    return {
+        "study": plan.name,
+        "title": plan.study.title,
+        "models": plan.matrix.checkpoints,
+        "runs": len(plan.matrix.runs),
+        "bases": len(plan.bases),
+        "benchmarks": len(plan.benchmarks),
+        "gpus": gpus,
+        "gpu_memory_gb": gpu_memory_gb,
+        "too_large": dict(too_large),
+        "on_gpu": any(job.cost.gpus for job in jobs),
+        "total": asdict(total(jobs)),
+        "stages": {stage: asdict(sums) for stage, sums in by_stage(jobs).items()},
+        "wall_seconds": {str(workers): plan.seconds for workers, plan in played.items()},
+        "disk": {
+            kept: {"end": disk_at_end(jobs, kept), "peak": disk_at_peak(jobs, played[gpus], kept)}
+            for kept in get_args(Kept)
+        },
+        "corrections": {f"{stage} on {device}": asdict(c) for (stage, device), c in prices.corrections.items()},
+        "jobs": {name: [row[name] for row in rows] for name in COLUMNS},
+    }

@@ -1,0 +1,221 @@
+"""The price of every job of a plan, corrected by what finished jobs took, and the resources it is queued with."""
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from sft_atlas.price import costs
+from sft_atlas.price.costs import Cost, Device
+from sft_atlas.price.sizes import (
+    BenchmarkSize,
+    ModelSize,
+    SampleSize,
+    benchmark_size,
+    declared_size,
+    model_size,
+    sample_size,
+    throughput,
+)
+from sft_atlas.study.identity import spec_file
+from sft_atlas.study.matrix import RunKey
+from sft_atlas.study.model import Benchmark
+from sft_atlas.study.plan import Plan, Spec
+
+# Stages whose sums depend on the number of threads, which is therefore the study's.
+NUMERIC = ("base", "tokens", "perplexity", "train", "evaluate", "weights")
+# How many jobs of a stage are asked for their records: enough for a median, and cheap for a study of any size.
+RECORDS = 64
+# Room above the prediction: padding, samples and machines differ, and a job stopped for time has to start again.
+TIME_ROOM, MEMORY_ROOM = 2.0, 1.25
+LEAST_MINUTES, MEMORY_STEP = 10, 500
+Resource = Literal["gpu", "mem_mb", "runtime", "threads"]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a stage's finished jobs say of its prices: median of measured / predicted seconds, largest of memory."""
+
+    seconds: float
+    memory: float
+    records: int
+
+
+class Prices:
+    """Prices by job, each worked out when it is first asked for."""
+
+    def __init__(
+        self, plan: Plan, results: Path, device: str = "auto", micro_batch: int | None = None, corrected: bool = True
+    ) -> None:
+        self.plan, self.results, self.device, self.micro_batch = plan, results, device, micro_batch
+        self.corrected = corrected
+        self._costs: dict[str, Cost] = {}
+        self._models: dict[str, ModelSize] = {}
+        self._sizes: dict[str, SampleSize] = {}
+
+    def of(self, spec: Spec) -> Cost:
+        """The price of a job, corrected by the records of its stage."""
+        if spec.output not in self._costs:
+            cost = self.predicted(spec)
+            found = self.corrections.get((spec.stage, cost.device))
+            if found:
+                memory = cost.mem_mb * max(1.0, found.memory)
+                cost = replace(cost, seconds=cost.seconds * found.seconds, mem_mb=memory)
+            self._costs[spec.output] = cost
+        return self._costs[spec.output]
+
+    def resource(self, spec: Spec, name: Resource, attempt: int = 1) -> int:
+        """What a job asks the queue for; memory and time grow with each attempt by what was asked for at first."""
+        cost = self.of(spec)
+        if name == "gpu":
+            return cost.gpus
+        if name == "threads":
+            return cost.threads
+        if name == "mem_mb":
+            return math.ceil(cost.mem_mb * MEMORY_ROOM / MEMORY_STEP) * MEMORY_STEP * attempt
+        return max(LEAST_MINUTES, math.ceil(cost.seconds * TIME_ROOM / 60)) * attempt
+
+    def largest(self, stage: str, name: Resource, attempt: int = 1) -> int:
+        """The most that any planned job of a stage asks for: for a job that an earlier version of the study planned."""
+        specs = [spec for spec in self.plan.specs.values() if spec.stage == stage]
+        return max((self.resource(spec, name, attempt) for spec in specs), default=1)
+
+    def predicted(self, spec: Spec) -> Cost:
+        """The price by formula alone."""
+        stage = "table" if spec.stage in ("collect", "analyse", "report", "price") else spec.stage
+        cost: Cost = getattr(self, f"_{stage}_job")(spec)
+        return replace(cost, threads=self.plan.study.threads) if stage in NUMERIC else cost
+
+    @cached_property
+    def corrections(self) -> dict[tuple[str, Device], Correction]:
+        """Stages with finished jobs of this plan, by device; nothing else than their records is read."""
+        stages: dict[str, list[Spec]] = defaultdict(list)
+        for spec in self.plan.specs.values() if self.corrected else ():
+            stages[spec.stage].append(spec)
+        found: dict[tuple[str, Device], list[tuple[float, float]]] = defaultdict(list)
+        for stage, specs in stages.items():
+            for spec in specs[:: -(-len(specs) // RECORDS)]:
+                record = read_record(self.results, spec)
+                cost = self.predicted(spec) if record else None
+                if record and cost and record.get("device", "cpu") == cost.device:
+                    ratios = (record["wall_seconds"] / cost.seconds, record["peak_memory_mb"] / cost.mem_mb)
+                    found[stage, cost.device].append(ratios)
+        return {
+            key: Correction(median(s for s, _ in ratios), max(m for _, m in ratios), len(ratios))
+            for key, ratios in found.items()
+        }
+
+    # what a job costs, by stage
+
+    def _train_job(self, spec: Spec) -> Cost:
+        key: RunKey = self._keys[spec.output]
+        model, sample = self._model(key.base), self._sample(key.sample, self.plan.run_tokens[key])
+        recipe, epochs = self.plan.study.recipes[key.recipe], spec.identity["epochs"]
+        return costs.train_cost(model, sample, recipe, epochs, self.micro_batch, self._on(model))
+
+    def _evaluate_job(self, spec: Spec) -> Cost:
+        key, study = self._keys[spec.output], self.plan.study
+        model = self._model(key.base if isinstance(key, RunKey) else key)
+        adapters = isinstance(key, RunKey) and study.recipes[key.recipe].adapter is not None
+        checkpoints, sizes = len(spec.identity["epochs"]), self._benchmarks.values()
+        return costs.evaluate_cost(model, checkpoints, adapters, sizes, study.evaluation, self._on(model))
+
+    def _weights_job(self, spec: Spec) -> Cost:
+        key: RunKey = self._keys[spec.output]
+        checkpoints = len(spec.identity["epochs"])
+        saved = self.predicted(self.plan.train[key]).weights / checkpoints
+        return costs.weights_cost(self._model(key.base), checkpoints, saved)
+
+    def _perplexity_job(self, spec: Spec) -> Cost:
+        base, precision = self._keys[spec.output], self.plan.study.evaluation.precision
+        sizes = [self._sample(sample, tokens) for (owner, sample), tokens in self.plan.tokens.items() if owner == base]
+        model = self._model(base)
+        return costs.perplexity_cost(model, sizes, precision, self._on(model))
+
+    def _base_job(self, spec: Spec) -> Cost:
+        name = self._keys[spec.output]
+        declared, model = self.plan.study.bases[name], self._model(name)
+        if declared.micro:
+            tokens = declared.micro.steps * declared.micro.batch_size * throughput()["assumed"]["micro_document_tokens"]
+            return costs.base_cost(model, tokens, declared.micro.steps, fetched=False)
+        return costs.base_cost(model, 0, 0, fetched=declared.hub is not None)
+
+    def _tokens_job(self, spec: Spec) -> Cost:
+        key = self._keys[spec.output]
+        return costs.tokens_cost(self._sample(key.sample if isinstance(key, RunKey) else key[1], spec))
+
+    def _sample_job(self, spec: Spec) -> Cost:
+        size = declared_size(self.plan.study, self.plan.matrix.samples, self._keys[spec.output])
+        return costs.rows_cost(size)
+
+    def _similarity_job(self, spec: Spec) -> Cost:
+        size = declared_size(self.plan.study, self.plan.matrix.samples, self._keys[spec.output])
+        return costs.rows_cost(size, compared=len(self.plan.benchmarks))
+
+    def _dataset_job(self, spec: Spec) -> Cost:
+        declared, assumed = self.plan.study.datasets[self._keys[spec.output]], throughput()["assumed"]
+        rows = declared.micro.rows if declared.micro else assumed["dataset_rows"]
+        tokens = rows * (declared.expected_tokens or assumed["tokens_per_row"])
+        return costs.rows_cost(SampleSize(rows, tokens, 0, declared.micro is not None), fetched=declared.hub is not None)
+
+    def _benchmark_job(self, spec: Spec) -> Cost:
+        declared, size = self._benchmarks[self._keys[spec.output]]
+        rows = SampleSize(size.items, size.items * size.tokens, 0, size.exact)
+        return costs.rows_cost(rows, fetched=declared.hub is not None)
+
+    def _tokenizer_job(self, spec: Spec) -> Cost:
+        return costs.rows_cost(SampleSize(6000, 6000 * throughput()["assumed"]["micro_document_tokens"], 0, True))
+
+    def _table_job(self, spec: Spec) -> Cost:
+        return costs.table_cost(self.plan.matrix.checkpoints)
+
+    # sizes, each worked out once
+
+    @cached_property
+    def _keys(self) -> dict[str, Any]:
+        """Whose job an output is: a run's key, or the name of a base, sample, dataset or benchmark."""
+        plan = self.plan
+        tables: tuple[dict[Any, Spec], ...] = (
+            *(plan.datasets, plan.samples, plan.benchmarks, plan.tokenizers, plan.bases, plan.tokens, plan.run_tokens),
+            *(plan.perplexity, plan.similarity, plan.train, plan.scores, plan.weights),
+        )
+        return {spec.output: key for table in tables for key, spec in table.items()}
+
+    @cached_property
+    def _benchmarks(self) -> dict[str, tuple[Benchmark, BenchmarkSize]]:
+        declared = self.plan.study.benchmarks
+        return {
+            name: (declared[name], benchmark_size(declared[name], self.results / spec.output))
+            for name, spec in self.plan.benchmarks.items()
+        }
+
+    def _model(self, base: str) -> ModelSize:
+        if base not in self._models:
+            manifest = self.results / self.plan.bases[base].output
+            self._models[base] = model_size(self.plan.study.bases[base], manifest)
+        return self._models[base]
+
+    def _sample(self, name: str, tokens: Spec) -> SampleSize:
+        if tokens.output not in self._sizes:
+            declared = declared_size(self.plan.study, self.plan.matrix.samples, name, tokens.identity["max_length"])
+            self._sizes[tokens.output] = sample_size(self.results / tokens.output, declared)
+        return self._sizes[tokens.output]
+
+    def _on(self, model: ModelSize) -> Device:
+        if self.device == "auto":
+            return "gpu" if model.parameters > throughput()["gpu_above_parameters"] else "cpu"
+        return "gpu" if self.device == "cuda" else "cpu"
+
+
+def read_record(results: Path, spec: Spec) -> dict[str, Any] | None:
+    """What a finished job recorded of itself beside its output, or None."""
+    frozen = results / spec_file(spec.output, spec.hash)
+    try:
+        text = frozen.with_name(frozen.name.replace(".spec.json", ".record.json")).read_text(encoding="utf-8")
+        return dict(json.loads(text))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,185 @@
+"""A plan in numbers: jobs, hours and disk by stage and in total, wall time on so many GPUs, and peak disk.
+
+Plain arithmetic on lists, since the totals are printed at every planning, where nothing heavy may be imported.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sft_atlas.price.costs import Cost
+from sft_atlas.price.prices import Prices
+from sft_atlas.study.plan import Spec
+
+# What is kept of fine-tuned weights: every adapter merged into a model, weights as they were trained, or nothing once
+# scores and weight changes are measured.
+Kept = Literal["merged", "trained", "measurements"]
+READERS = ("evaluate", "weights")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the plan with its price; `after` are the outputs it waits for."""
+
+    output: str
+    stage: str
+    cost: Cost
+    done: bool
+    after: tuple[str, ...]
+
+    def row(self) -> dict[str, Any]:
+        """The job as a row of a table."""
+        return {"stage": self.stage, "output": self.output, "done": self.done, **asdict(self.cost)}
+
+
+@dataclass(frozen=True)
+class Total:
+    """Sums over jobs, and the largest memory that one of them needs."""
+
+    jobs: int
+    done: int
+    gpu_hours: float
+    cpu_hours: float
+    mem_mb: float
+    gpu_mem_mb: float
+    disk: float
+    estimated: int
+
+
+def priced(prices: Prices, specs: Iterable[Spec], done: Iterable[str] = ()) -> list[Job]:
+    """Every job of the specs, in their order, each once."""
+    there = set(done)
+    return [
+        Job(spec.output, spec.stage, prices.of(spec), spec.output in there, tuple(spec.input_files()))
+        for spec in {spec.output: spec for spec in specs}.values()
+    ]
+
+
+def total(jobs: Sequence[Job]) -> Total:
+    """Hours and disk of all jobs, done or not; CPU-hours are those of jobs that hold no GPU."""
+    return Total(
+        jobs=len(jobs),
+        done=sum(job.done for job in jobs),
+        gpu_hours=sum(job.cost.gpu_hours for job in jobs),
+        cpu_hours=sum(job.cost.seconds * job.cost.threads for job in jobs if not job.cost.gpus) / 3600,
+        mem_mb=max((job.cost.mem_mb for job in jobs), default=0.0),
+        gpu_mem_mb=max((job.cost.gpu_mem_mb for job in jobs), default=0.0),
+        disk=sum(job.cost.disk for job in jobs),
+        estimated=sum(not job.cost.exact for job in jobs),
+    )
+
+
+def by_stage(jobs: Sequence[Job]) -> dict[str, Total]:
+    """Totals of each stage, in the order of the jobs."""
+    stages: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        stages[job.stage].append(job)
+    return {stage: total(members) for stage, members in stages.items()}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When each job that is left starts and ends, in seconds, and when the last one does."""
+
+    start: dict[str, float]
+    end: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the whole."""
+        return max(self.end.values(), default=0.0)
+
+
+def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
+    """Play the jobs that are left through: whoever is ready first takes the worker that is free first.
+
+    Workers are GPUs; jobs without a GPU run beside them and do not wait for each other. In a study that needs no GPU at
+    all, workers are jobs at a time. Queues, failures and machines that differ are not in it.
+    """
+    left = {job.output: job for job in jobs if not job.done}
+    scarce = any(job.cost.gpus for job in left.values())
+    waiting = {output: sum(before in left for before in job.after) for output, job in left.items()}
+    followers: dict[str, list[str]] = defaultdict(list)
+    for output, job in left.items():
+        for before in job.after:
+            followers[before].append(output)
+    free = [0.0] * workers
+    ready = [(0.0, order, output) for order, output in enumerate(left) if not waiting[output]]
+    heapq.heapify(ready)
+    orders = {output: order for order, output in enumerate(left)}
+    start: dict[str, float] = {}
+    end: dict[str, float] = {}
+    while ready:
+        moment, _, output = heapq.heappop(ready)
+        cost = left[output].cost
+        queued = bool(cost.gpus) or not scarce
+        start[output] = max(moment, heapq.heappop(free)) if queued else moment
+        end[output] = start[output] + cost.seconds
+        if queued:
+            heapq.heappush(free, end[output])
+        for follower in followers[output]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                at = max(end[before] for before in left[follower].after if before in left)
+                heapq.heappush(ready, (at, orders[follower], follower))
+    return Schedule(start, end)
+
+
+def disk_at_end(jobs: Sequence[Job], kept: Kept) -> float:
+    """Bytes of all results once everything is done."""
+    rest = sum(job.cost.disk - job.cost.weights for job in jobs)
+    if kept == "merged":
+        return rest + sum(job.cost.merged for job in jobs)
+    return rest + (sum(job.cost.weights for job in jobs) if kept == "trained" else 0.0)
+
+
+def disk_at_peak(jobs: Sequence[Job], plan: Schedule, kept: Kept) -> float:
+    """The most bytes there are at any moment of a schedule.
+
+    Results only grow where weights are kept, so the peak is the end. Else a run's weights count from its start until
+    the last of its readers has ended, all other results from the start of their job on.
+    """
+    if kept != "measurements":
+        return disk_at_end(jobs, kept)
+    read: dict[str, float] = {}
+    for job in jobs:
+        if job.stage in READERS:
+            for before in job.after:
+                read[before] = max(read.get(before, 0.0), plan.end.get(job.output, 0.0))
+    events = []
+    for job in jobs:
+        begins = plan.start.get(job.output, 0.0)
+        events.append((begins, job.cost.disk))
+        ends = max(read.get(job.output, 0.0), plan.end.get(job.output, 0.0))
+        events.append((ends, -job.cost.weights))
+    peak = held = 0.0
+    # at one moment what goes makes room before what comes
+    for _, change in sorted(events):
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def size(number: float) -> str:
+    """Bytes for people: `12.4 TB`; powers of 1000, as on disks."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 999.5 or unit == "TB":
+            return f"{number:,.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError
+
+
+def hours(number: float) -> str:
+    """Hours for people: `383`, `7.9`, `0.02`."""
+    if number >= 100:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 1 else f"{number:.2g}" if number else "0"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `12.3 days`, `5.1 hours`, `4 minutes`."""
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:.1f} days"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} minutes"
