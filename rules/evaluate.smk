@@ -11,6 +11,8 @@ rule evaluate_model:
         "logs/evaluate/{model}/{hash}.log",
     conda:
         ENVIRONMENT
+    # before the next run is trained: a run's weights can go once they are read
+    priority: 1
     threads: threads_of(SCORES)
     resources:
         **needs(SCORES),

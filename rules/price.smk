@@ -4,6 +4,7 @@ PRICE = "{name}/plan.html"
 
 rule price:
     input:
+        job_inputs(PRICE),
         code=code_of("workflow/scripts/price/*"),
     output:
         page=in_results(PRICE),

@@ -11,6 +11,8 @@ rule measure_weights:
         "logs/weights/{base}/{sample}/{recipe}/{hash}.log",
     conda:
         ENVIRONMENT
+    # before the next run is trained: a run's weights can go once they are read
+    priority: 1
     threads: threads_of(WEIGHTS)
     resources:
         **needs(WEIGHTS),

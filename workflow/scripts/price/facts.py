@@ -9,32 +9,56 @@ from sft_atlas.price.prices import Prices
 from sft_atlas.price.summary import Job, Kept, by_stage, disk_at_end, disk_at_peak, schedule, total
 from sft_atlas.study.plan import Plan
 
-COLUMNS = ("stage", "output", "done", "seconds", "device", "threads", "mem_mb", "gpu_mem_mb", "disk", "weights", "exact")
+COLUMNS = (
+    "stage",
+    "output",
+    "done",
+    "seconds",
+    "device",
+    "threads",
+    "mem_mb",
+    "gpu_mem_mb",
+    "disk",
+    "weights",
+    "exact",
+)
 
 
 def facts(plan: Plan, prices: Prices, jobs: Sequence[Job], gpus: int, gpu_memory_gb: float) -> dict[str, Any]:
     """Totals by stage, wall time by number of GPUs, disk by what is kept, jobs too large for the GPU, every job."""
     rows = [job.row() for job in jobs]
     played = {workers: schedule(jobs, workers) for workers in sorted({1, gpus, *(8**n for n in range(1, 4))})}
-    too_large = Counter(job.stage for job in jobs if job.cost.gpu_mem_mb > 1000 * gpu_memory_gb)
     return {
         "study": plan.name,
-        "title": plan.study.title,
         "models": plan.matrix.checkpoints,
         "runs": len(plan.matrix.runs),
         "bases": len(plan.bases),
         "benchmarks": len(plan.benchmarks),
         "gpus": gpus,
         "gpu_memory_gb": gpu_memory_gb,
-        "too_large": dict(too_large),
+        "too_large": _too_large(prices, jobs, gpu_memory_gb),
         "on_gpu": any(job.cost.gpus for job in jobs),
         "total": asdict(total(jobs)),
-        "stages": {stage: asdict(sums) for stage, sums in by_stage(jobs).items()},
-        "wall_seconds": {str(workers): plan.seconds for workers, plan in played.items()},
-        "disk": {
-            kept: {"end": disk_at_end(jobs, kept), "peak": disk_at_peak(jobs, played[gpus], kept)}
+        "stages": [{"stage": stage, **asdict(sums)} for stage, sums in by_stage(jobs).items()],
+        "wall": [{"workers": workers, "seconds": plan.seconds} for workers, plan in played.items()],
+        "disk": [
+            {"kept": kept, "end": disk_at_end(jobs, kept), "peak": disk_at_peak(jobs, played[gpus], kept)}
             for kept in get_args(Kept)
-        },
-        "corrections": {f"{stage} on {device}": asdict(c) for (stage, device), c in prices.corrections.items()},
+        ],
+        "corrections": [
+            {"stage": stage, "device": device, **asdict(found)} for (stage, device), found in prices.corrections.items()
+        ],
         "jobs": {name: [row[name] for row in rows] for name in COLUMNS},
     }
+
+
+def _too_large(prices: Prices, jobs: Sequence[Job], gpu_memory_gb: float) -> list[dict[str, Any]]:
+    """How many jobs of a stage need more than one GPU's memory, and how many still do with a micro batch of one row."""
+    least = Prices(prices.plan, prices.results, prices.device, 1, corrected=False)
+    found: dict[str, Counter[str]] = {}
+    for job in jobs:
+        if job.cost.gpu_mem_mb > 1000 * gpu_memory_gb:
+            spec = prices.plan.specs[job.output]
+            still = least.of(spec).gpu_mem_mb > 1000 * gpu_memory_gb
+            found.setdefault(job.stage, Counter()).update(jobs=1, at_least=int(still))
+    return [{"stage": stage, **counts} for stage, counts in found.items()]

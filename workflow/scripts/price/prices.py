@@ -160,7 +160,9 @@ class Prices:
         declared, assumed = self.plan.study.datasets[self._keys[spec.output]], throughput()["assumed"]
         rows = declared.micro.rows if declared.micro else assumed["dataset_rows"]
         tokens = rows * (declared.expected_tokens or assumed["tokens_per_row"])
-        return costs.rows_cost(SampleSize(rows, tokens, 0, declared.micro is not None), fetched=declared.hub is not None)
+        return costs.rows_cost(
+            SampleSize(rows, tokens, 0, declared.micro is not None), fetched=declared.hub is not None
+        )
 
     def _benchmark_job(self, spec: Spec) -> Cost:
         declared, size = self._benchmarks[self._keys[spec.output]]

@@ -9,6 +9,19 @@ import polars as pl
 from sft_atlas.files import whole, write_table
 from sft_atlas.price.summary import duration, hours, size
 
+SCHEMA = {
+    "stage": pl.String,
+    "output": pl.String,
+    "done": pl.Boolean,
+    "seconds": pl.Float64,
+    "device": pl.String,
+    "threads": pl.Int64,
+    "mem_mb": pl.Float64,
+    "gpu_mem_mb": pl.Float64,
+    "disk": pl.Float64,
+    "weights": pl.Float64,
+    "exact": pl.Boolean,
+}
 KEPT = {
     "merged": "every model whole, adapters merged",
     "trained": "weights as trained: models and adapters",
@@ -18,10 +31,10 @@ HEADER = ("stage", "jobs", "done", "GPU-hours", "CPU-hours", "memory", "GPU memo
 
 
 def run(spec: dict[str, Any], root: Path) -> None:
-    """Write `plan.html` and, beside it, `plan.txt` and `plan.parquet` (one row per job)."""
+    """Write `plan.html` and, beside it, `plan.txt` and `plan.parquet` (one row per job, schema `SCHEMA`)."""
     facts, output = spec["identity"], root / spec["output"]
     now = disk_now(root, facts["jobs"]["output"])
-    write_table(output.with_suffix(".parquet"), pl.DataFrame(facts["jobs"]))
+    write_table(output.with_suffix(".parquet"), pl.DataFrame(facts["jobs"], schema=SCHEMA, strict=False))
     with whole(output.with_suffix(".txt")) as temporary:
         temporary.write_text(text(facts, now), encoding="utf-8")
     with whole(output) as temporary:
@@ -38,39 +51,36 @@ def disk_now(root: Path, outputs: list[str]) -> int:
 def stage_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
     """A line of figures for each stage, and for all."""
     rows = []
-    for name, sums in [*facts["stages"].items(), ("all", facts["total"])]:
+    for sums in [*facts["stages"], {"stage": "all", **facts["total"]}]:
         needs = (_gigabytes(sums["mem_mb"]), _gigabytes(sums["gpu_mem_mb"]))
         counts = (str(sums["jobs"]), str(sums["done"]), hours(sums["gpu_hours"]), hours(sums["cpu_hours"]))
-        rows.append((name, *counts, *needs, size(sums["disk"]), str(sums["estimated"])))
+        rows.append((sums["stage"], *counts, *needs, size(sums["disk"]), str(sums["estimated"])))
     return rows
 
 
 def statements(facts: dict[str, Any], now: int) -> list[str]:
     """What is to be known beside the table, one sentence each."""
     workers = "GPUs" if facts["on_gpu"] else "jobs at a time"
-    wall = ", ".join(f"{duration(seconds)} with {n}" for n, seconds in facts["wall_seconds"].items())
+    wall = ", ".join(f"{duration(played['seconds'])} with {played['workers']}" for played in facts["wall"])
     lines = [
         f"Wall time of what is left, by number of {workers}, without queues and failures: {wall}.",
         f"Disk now: {size(now)}. At the end, and at peak with {facts['gpus']} {workers}, by what is kept:",
-        *(
-            f"  {KEPT[kept]}: {size(found['end'])}, at peak {size(found['peak'])}"
-            for kept, found in facts["disk"].items()
-        ),
+        *(f"  {KEPT[found['kept']]}: {size(found['end'])}, at peak {size(found['peak'])}" for found in facts["disk"]),
     ]
-    if facts["too_large"]:
-        jobs = ", ".join(f"{n} of {stage}" for stage, n in facts["too_large"].items())
+    for found in facts["too_large"]:
         lines.append(
-            f"Need more than the {facts['gpu_memory_gb']:g} GB of one GPU: {jobs}; set micro_batch_size in config.yaml "
-            "to a divisor of the recipe's batch, or take a larger GPU."
+            f"{found['jobs']} jobs of {found['stage']} need more than the {facts['gpu_memory_gb']:g} GB of one GPU with the "
+            f"recipe's batch in memory; with micro_batch_size: 1 in config.yaml, {found['at_least']} of them still do."
         )
     estimated, jobs = facts["total"]["estimated"], facts["total"]["jobs"]
     lines.append(
         f"Prices of {estimated} of {jobs} jobs rest on estimated sizes (the study's expected_ and parameters fields, or "
         "workflow/scripts/price/throughput.yaml), the others on counted ones; all of them on that table's speeds."
     )
-    for place, found in facts["corrections"].items():
+    for found in facts["corrections"]:
         lines.append(
-            f"Seconds of {place} are corrected by {found['seconds']:.2g}, the median of {found['records']} finished jobs."
+            f"Seconds of {found['stage']} on {found['device']} are corrected by {found['seconds']:.2g}, the median of "
+            f"{found['records']} finished jobs."
         )
     return lines
 
@@ -113,17 +123,20 @@ def figures(facts: dict[str, Any]) -> str:
 
     unit = "gpu_hours" if facts["on_gpu"] else "cpu_hours"
     label = unit.replace("_", "-").upper().replace("HOURS", "hours")
-    stages = [(name, sums[unit]) for name, sums in facts["stages"].items() if sums[unit]]
+    stages = [(sums["stage"], sums[unit]) for sums in facts["stages"] if sums[unit]]
     with mpl.rc_context({"svg.hashsalt": "sft-atlas", "svg.fonttype": "path", "font.size": 9}):
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         bars = left.barh([name for name, _ in stages][::-1], [value for _, value in stages][::-1], color="#1971a8")
         left.bar_label(bars, [hours(value) for _, value in stages][::-1], padding=3)
         left.set(xlabel=label, title="Where the hours go", xmargin=0.15)
-        counts = [int(n) for n in facts["wall_seconds"]]
-        right.plot(counts, [s / 86400 for s in facts["wall_seconds"].values()], marker="o", color="#e07b1a")
+        counts = [played["workers"] for played in facts["wall"]]
+        right.plot(counts, [played["seconds"] / 86400 for played in facts["wall"]], marker="o", color="#e07b1a")
         right.set(
-            xscale="log", yscale="log", xlabel="GPUs" if facts["on_gpu"] else "jobs at a time", ylabel="days of wall time"
+            xscale="log",
+            yscale="log",
+            xlabel="GPUs" if facts["on_gpu"] else "jobs at a time",
+            ylabel="days of wall time",
         )
         right.set_xticks(counts, [str(n) for n in counts])
         right.minorticks_off()

@@ -93,10 +93,11 @@ class Schedule:
 
 
 def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
-    """Play the jobs that are left through: whoever is ready first takes the worker that is free first.
+    """Play the jobs that are left through, in the order in which the rules' priorities have Snakemake start them.
 
-    Workers are GPUs; jobs without a GPU run beside them and do not wait for each other. In a study that needs no GPU at
-    all, workers are jobs at a time. Queues, failures and machines that differ are not in it.
+    Workers are GPUs: one that is free takes first what reads a run's weights, then the next in the plan. Jobs without a
+    GPU run beside them and wait for nobody; in a study that needs no GPU at all, workers are jobs at a time. Queues,
+    failures and machines that differ are not in it.
     """
     left = {job.output: job for job in jobs if not job.done}
     scarce = any(job.cost.gpus for job in left.values())
@@ -105,25 +106,39 @@ def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
     for output, job in left.items():
         for before in job.after:
             followers[before].append(output)
-    free = [0.0] * workers
-    ready = [(0.0, order, output) for order, output in enumerate(left) if not waiting[output]]
-    heapq.heapify(ready)
-    orders = {output: order for order, output in enumerate(left)}
+    turns = {output: (job.stage not in READERS, order) for order, (output, job) in enumerate(left.items())}
+    queue: list[tuple[tuple[bool, int], str]] = []
+    running: list[tuple[float, str]] = []
     start: dict[str, float] = {}
     end: dict[str, float] = {}
-    while ready:
-        moment, _, output = heapq.heappop(ready)
-        cost = left[output].cost
-        queued = bool(cost.gpus) or not scarce
-        start[output] = max(moment, heapq.heappop(free)) if queued else moment
-        end[output] = start[output] + cost.seconds
-        if queued:
-            heapq.heappush(free, end[output])
-        for follower in followers[output]:
+    clock, free = 0.0, workers
+
+    def queued(output: str) -> bool:
+        return bool(left[output].cost.gpus) or not scarce
+
+    def begin(output: str) -> None:
+        start[output], end[output] = clock, clock + left[output].cost.seconds
+        heapq.heappush(running, (end[output], output))
+
+    def release(output: str) -> None:
+        if queued(output):
+            heapq.heappush(queue, (turns[output], output))
+        else:
+            begin(output)
+
+    for output in left:
+        if not waiting[output]:
+            release(output)
+    while queue or running:
+        while queue and free:
+            free -= 1
+            begin(heapq.heappop(queue)[1])
+        clock, ended = heapq.heappop(running)
+        free += queued(ended)
+        for follower in followers[ended]:
             waiting[follower] -= 1
             if not waiting[follower]:
-                at = max(end[before] for before in left[follower].after if before in left)
-                heapq.heappush(ready, (at, orders[follower], follower))
+                release(follower)
     return Schedule(start, end)
 
 
