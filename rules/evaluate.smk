@@ -9,10 +9,10 @@ rule evaluate_model:
         in_results(SCORES),
     log:
         "logs/evaluate/{model}/{hash}.log",
-    conda:
-        ENVIRONMENT
     # before the next run is trained: a run's weights can go once they are read
     priority: 1
+    conda:
+        ENVIRONMENT
     threads: threads_of(SCORES)
     resources:
         **needs(SCORES),

@@ -9,10 +9,10 @@ rule measure_weights:
         in_results(WEIGHTS),
     log:
         "logs/weights/{base}/{sample}/{recipe}/{hash}.log",
-    conda:
-        ENVIRONMENT
     # before the next run is trained: a run's weights can go once they are read
     priority: 1
+    conda:
+        ENVIRONMENT
     threads: threads_of(WEIGHTS)
     resources:
         **needs(WEIGHTS),
