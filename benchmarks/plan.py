@@ -78,7 +78,7 @@ class Workflow:
 
     def plan(self, *targets: str) -> tuple[float, float]:
         """A dry run."""
-        return self.call("--dry-run", "--quiet", "rules", *targets)
+        return self.call(*targets, "--dry-run", "--quiet", "rules")
 
 
 def timed(repeat: int, *calls: tuple[Workflow, tuple[str, ...]]) -> list[Timed]:

@@ -58,7 +58,7 @@ class Spec:
 
     def input_files(self) -> list[str]:
         """Every input below the results folder, in order, each once."""
-        return list(dict.fromkeys(_leaves(self.inputs)))
+        return leaves(self.inputs)
 
 
 @dataclass
@@ -465,9 +465,16 @@ def _sources(declared: Base | Dataset | Benchmark) -> tuple[str, ...]:
     return (str(path),)
 
 
-def _leaves(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    else:
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(part)
+def leaves(value: Any) -> list[str]:
+    """Every text in nested lists and mappings, in order, each once."""
+    found: dict[str, None] = {}
+
+    def walk(part: Any) -> None:
+        if isinstance(part, str):
+            found[part] = None
+        else:
+            for inner in part.values() if isinstance(part, dict) else part:
+                walk(inner)
+
+    walk(value)
+    return list(found)
