@@ -7,6 +7,7 @@ from pathlib import Path
 from sft_atlas.study.load import StudyError, load_config, load_study, read_yaml, study_path
 from sft_atlas.study.matrix import expand
 from sft_atlas.study.plan import Plan, build_plan
+from sft_atlas.why import Reasons
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,14 +16,20 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     cells = commands.add_parser("cells", help="list every cell of a study with its blocks and its files")
     cells.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    why = commands.add_parser("why", help="say why a result would be made again, down to the field that changed")
+    why.add_argument("target", help="a path below the results folder, or one of all, collect, analyse, report")
+    why.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     options = parser.parse_args(arguments)
     try:
-        config, plan = planned(options.study)
+        results, plan = planned(options.study)
+        if options.command == "why":
+            lines = Reasons(plan, Path(results)).explain(options.target)
+        else:
+            lines = cell_lines(plan, Path(results))
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for line in cell_lines(plan, Path(config)):
-        print(line)
+    print("\n".join(lines))
     return 0
 
 

@@ -142,7 +142,7 @@ def weights_cost(model: ModelSize, checkpoints: int, saved: float) -> Cost:
 
 
 def base_cost(model: ModelSize, pretraining_tokens: float, steps: int, fetched: bool) -> Cost:
-    """A base: 2 N bytes over the network, or 6 N per token of pre-training from scratch; kept in bf16, micro in fp32."""
+    """A base: 2 N bytes over the network, kept in bf16; or 6 N per token of pre-training from scratch, kept in fp32."""
     speed, disk = throughput()["cpu"], throughput()["disk"]
     width = 4 if pretraining_tokens else 2
     seconds = speed["start_seconds"] + width * model.parameters * (

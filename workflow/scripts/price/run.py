@@ -50,7 +50,7 @@ def disk_now(root: Path, outputs: list[str]) -> int:
 
 def stage_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
     """A line of figures for each stage, and for all."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for sums in [*facts["stages"], {"stage": "all", **facts["total"]}]:
         needs = (_gigabytes(sums["mem_mb"]), _gigabytes(sums["gpu_mem_mb"]))
         counts = (str(sums["jobs"]), str(sums["done"]), hours(sums["gpu_hours"]), hours(sums["cpu_hours"]))
@@ -69,13 +69,13 @@ def statements(facts: dict[str, Any], now: int) -> list[str]:
     ]
     for found in facts["too_large"]:
         lines.append(
-            f"{found['jobs']} jobs of {found['stage']} need more than the {facts['gpu_memory_gb']:g} GB of one GPU with the "
-            f"recipe's batch in memory; with micro_batch_size: 1 in config.yaml, {found['at_least']} of them still do."
+            f"{found['jobs']} jobs of {found['stage']} need more than the {facts['gpu_memory_gb']:g} GB of one GPU with "
+            f"the recipe's batch in memory; with micro_batch_size: 1 in config.yaml, {found['at_least']} of them still do."
         )
     estimated, jobs = facts["total"]["estimated"], facts["total"]["jobs"]
     lines.append(
-        f"Prices of {estimated} of {jobs} jobs rest on estimated sizes (the study's expected_ and parameters fields, or "
-        "workflow/scripts/price/throughput.yaml), the others on counted ones; all of them on that table's speeds."
+        f"Prices of {estimated} of {jobs} jobs rest on estimated sizes (the study's expected_ and parameters fields, "
+        "or workflow/scripts/price/throughput.yaml), the others on counted ones; all of them on that table's speeds."
     )
     for found in facts["corrections"]:
         lines.append(
