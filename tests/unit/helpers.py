@@ -121,12 +121,12 @@ def place_tokens(root: Path, tokenizer: PreTrainedTokenizerBase, rows: int = 20)
     return stand_in(root, "tokens/tiny/sums-00000000", table, "tokens.parquet", rows=rows, trained_tokens=trained)
 
 
-def train_spec(base: str, tokens: str, epochs: list[int], seed: int = 0, **recipe: Any) -> dict[str, Any]:
+def train_spec(base: str, tokens: str, kept: list[int], seed: int = 0, **recipe: Any) -> dict[str, Any]:
     """The specification of a run on these tokens; without settings a full one with a constant learning rate."""
-    defaults = {"method": "full", "learning_rate": 3e-3, "schedule": "constant", "batch_size": 8, "epochs": max(epochs)}
+    defaults = {"method": "full", "learning_rate": 3e-3, "schedule": "constant", "batch_size": 8, "epochs": max(kept)}
     identity = recipe_identity(Recipe.model_validate(defaults | {"max_length": 64} | recipe))
     settings = {"recipe": identity, "seed": seed, "threads": 1}
     run = digest(settings)
-    output = f"runs/tiny/sums/made-{run}/train-{digest(epochs)}.json"
+    output = f"runs/tiny/sums/made-{run}/train-{digest(kept)}.json"
     inputs = {"base": base, "tokens": tokens}
-    return content("train", output, {"run": run, "settings": settings, "epochs": epochs}, inputs)
+    return content("train", output, {"run": run, "settings": settings, "epochs": kept}, inputs)

@@ -95,6 +95,10 @@ def compare(base: Path, tuned: Path) -> pl.DataFrame:
         different = (set(before) ^ set(after)) - {"lm_head.weight"}
         if different:
             raise DataError(f"{tuned}: tensor {min(different)} is in only one of base and fine-tuned model")
+        for name in before.keys() & after.keys():
+            if before[name].shape != after[name].shape:
+                shapes = f"{before[name].shape} in the base and {after[name].shape} after training"
+                raise DataError(f"{tuned}: tensor {name} has shape {shapes}")
         rows = [_row(name, a, *sums(a, after[name])) for name, a in before.items() if name in after]
     return pl.DataFrame(rows, schema=TENSOR_SCHEMA, orient="row").sort("tensor")
 
@@ -122,13 +126,7 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def sums(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float, int]:
-    """‖a‖², a·d, ‖d‖² for d = b - a, and how many elements differ.
-
-    Raises:
-        DataError: the shapes differ.
-    """
-    if a.shape != b.shape:
-        raise DataError(f"a tensor has shape {a.shape} in the base and {b.shape} after training")
+    """‖a‖², a·d, ‖d‖² for d = b - a, and how many elements differ."""
     aa = ad = dd = 0.0
     changed = 0
     flat_a, flat_b = a.reshape(-1), b.reshape(-1)
