@@ -267,6 +267,12 @@ class Block(Strict):
     )
 
 
+class Subset(Strict):
+    """A named part of the study: every cell but those that match; for labels and for `only: subset=NAME`."""
+
+    all_but: list[Match] = Field(min_length=1, description="Cells that are not part of it.")
+
+
 BenchmarkFormat = Literal[
     "items",
     "gsm8k",
@@ -344,6 +350,7 @@ class Study(Strict):
     recipes: dict[str, Recipe] = Field(min_length=1, description="Training settings by name.")
     seeds: Seeds = Field(default=[0], description="Seeds of every run, unless a block says others.")
     blocks: dict[str, Block] = Field(min_length=1, description="The matrix, as named products.")
+    subsets: dict[str, Subset] = Field(default={}, description="Named parts of the matrix.")
     benchmarks: dict[str, Benchmark] = Field(min_length=1, description="Benchmarks by name.")
     evaluation: Evaluation = Field(default=Evaluation(), description="How benchmarks are run.")
     similarity: Similarity = Field(default=Similarity(), description="How samples and benchmarks are compared.")

@@ -127,7 +127,7 @@ class Plan:
         """
         if not only:
             return self
-        keys = ("base", "sample", "recipe", "seed", "block")
+        keys = ("base", "sample", "recipe", "seed", "block", "subset")
         wanted: dict[str, list[str]] = {}
         for part in only.split(","):
             key, equals, pattern = part.strip().partition("=")
@@ -138,8 +138,10 @@ class Plan:
             wanted.setdefault(key, []).append(pattern)
 
         def meant(run: Run) -> bool:
-            names = {key: [str(getattr(run.key, key))] for key in keys[:-1]}
+            names = {key: [str(getattr(run.key, key))] for key in keys[:4]}
             names["block"] = [block for blocks in run.epochs.values() for block in blocks]
+            cells = {(run.key, epoch) for epoch in run.epochs}
+            names["subset"] = [name for name, subset in self.matrix.subsets.items() if cells & subset]
             return all(
                 any(fnmatchcase(name, pattern) for name in names[key] for pattern in patterns)
                 for key, patterns in wanted.items()
