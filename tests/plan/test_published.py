@@ -2,7 +2,6 @@
 
 import csv
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -81,3 +80,11 @@ def test_the_subset_can_be_run_alone(plan: Plan) -> None:
     # Gemma2 in full on magicoder and on the mixture are whole runs; LIMA loses an epoch only
     assert len(published.matrix.runs) == 341 - 22 - 2
     assert all(published.train[key] is plan.train[key] for key in published.matrix.runs)
+
+
+def test_the_same_matrix_in_small(matrix: Matrix) -> None:
+    path = ROOT / "studies/massive-micro.yaml"
+    small = expand(load_study(path), path)
+    assert small.runs.keys() == matrix.runs.keys()
+    assert {key: run.epochs for key, run in small.runs.items()} == {key: run.epochs for key, run in matrix.runs.items()}
+    assert small.subsets == matrix.subsets

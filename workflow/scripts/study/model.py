@@ -337,7 +337,10 @@ class Similarity(Strict):
 
 
 class Study(Strict):
-    """Everything scientific about a study, in one file."""
+    """Everything scientific about a study, in one file.
+
+    A file may begin with `extends: NAME`: sections that it does not have are those of that study in the same folder.
+    """
 
     title: str = Field(default="", description="One line for the report.")
     template: Template = Field(default=Template(), description="The prompt.")
