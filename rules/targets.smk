@@ -5,6 +5,7 @@ STAGE_TARGETS = {
     "tokenise": [spec.output for spec in PLAN.tokens.values()],
     "perplexity": [PLAN.perplexity[base].output for base in PLAN.bases],
     "similarity": [spec.output for spec in PLAN.similarity.values()],
+    "contamination": [spec.output for spec in PLAN.contamination.values()],
     "train": [PLAN.train[key].output for key in PLAN.matrix.runs],
     "evaluate": [PLAN.scores[key].output for key in (*PLAN.bases, *PLAN.matrix.runs)],
     "weights": [PLAN.weights[key].output for key in PLAN.matrix.runs],

@@ -108,9 +108,7 @@ def test_the_same_study_gives_the_same_bytes(
     assert {path for path in second if path not in first} == set()
 
 
-def test_results_of_two_sites_merge_by_copying(
-    finished_run: Repository, project: Callable[[str], Repository]
-) -> None:
+def test_results_of_two_sites_merge_by_copying(finished_run: Repository, project: Callable[[str], Repository]) -> None:
     other = project(finished_run.study)
     # Snakemake's records hold the checksums by which it tells a copy from a change; without them only times are left
     (other.folder / ".snakemake").mkdir()

@@ -40,6 +40,7 @@ def benchmark(root: Path, name: str, rows: list[Row], examples: Sequence[Row] = 
     return place
 
 
+GROUPS = ("odd", "even")
 CHOICES: list[Row] = [
     {
         "instruction": f"Which is {a} + {a}?",

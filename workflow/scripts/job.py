@@ -30,6 +30,7 @@ STAGES = {
     "tokens": "sft_atlas.tokenise",
     "perplexity": "sft_atlas.perplexity",
     "similarity": "sft_atlas.similarity",
+    "contamination": "sft_atlas.contamination",
     "train": "sft_atlas.train",
     "evaluate": "sft_atlas.evaluate",
     "weights": "sft_atlas.weights",

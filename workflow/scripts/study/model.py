@@ -336,6 +336,19 @@ class Similarity(Strict):
     ngram: int = Field(default=3, ge=1, le=20, description="Words in an n-gram (characters in scripts without spaces).")
 
 
+class Decontamination(Strict):
+    """What happens to training rows that hold a benchmark's items."""
+
+    ngram: int = Field(default=8, ge=1, le=50, description="Words in an n-gram.")
+    threshold: float = Field(
+        default=0.7, gt=0, le=1, description="A row holds an item if it has at least this share of the item's n-grams."
+    )
+    action: Literal["report", "drop"] = Field(
+        default="report",
+        description="List such rows, or leave them out of training; with `drop`, a new benchmark makes new samples.",
+    )
+
+
 class Study(Strict):
     """Everything scientific about a study, in one file.
 
@@ -357,6 +370,9 @@ class Study(Strict):
     benchmarks: dict[str, Benchmark] = Field(min_length=1, description="Benchmarks by name.")
     evaluation: Evaluation = Field(default=Evaluation(), description="How benchmarks are run.")
     similarity: Similarity = Field(default=Similarity(), description="How samples and benchmarks are compared.")
+    decontamination: Decontamination = Field(
+        default=Decontamination(), description="Training rows that hold items of the benchmarks."
+    )
     analyses: AnalysisOptions = Field(default=AnalysisOptions(), description="Options of the analyses.")
 
 

@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import BaseModel
+
 from sft_atlas.study.identity import STAGE_VERSIONS, fingerprint, spec_file, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import ExpandedSample, Matrix, Run, RunKey
@@ -76,6 +78,7 @@ class Plan:
     tokens: dict[tuple[str, str], Spec] = field(default_factory=dict)
     perplexity: dict[str, Spec] = field(default_factory=dict)
     similarity: dict[str, Spec] = field(default_factory=dict)
+    contamination: dict[str, Spec] = field(default_factory=dict)
     train: dict[RunKey, Spec] = field(default_factory=dict)
     run_tokens: dict[RunKey, Spec] = field(default_factory=dict)
     scores: dict[RunKey | str, Spec] = field(default_factory=dict)
@@ -113,7 +116,7 @@ class Plan:
 
     def results(self) -> list[str]:
         """What the tables of the study are collected from."""
-        specs = [*self.tokens.values(), *self.similarity.values()]
+        specs = [*self.tokens.values(), *self.similarity.values(), *self.contamination.values()]
         specs += [table[base] for base in self.bases for table in (self.perplexity, self.scores)]
         specs += [self.run_tokens[key] for key in self.matrix.runs]
         paths = [spec.output for spec in specs] + [path for key in self.matrix.runs for path in self.of_run(key)]
@@ -157,6 +160,7 @@ class Plan:
             bases={base: spec for base, spec in self.bases.items() if base in bases},
             tokens={pair: spec for pair, spec in self.tokens.items() if pair[0] in bases and pair[1] in samples},
             similarity={sample: spec for sample, spec in self.similarity.items() if sample in samples},
+            contamination={sample: spec for sample, spec in self.contamination.items() if sample in samples},
         )
 
     def study_specs(self, present: Callable[[str], bool] = lambda path: True, place: str = "") -> dict[str, Spec]:
@@ -188,10 +192,11 @@ def build_plan(study: Study, matrix: Matrix, name: str) -> Plan:
         plan.samples[sample] = plan.add(_sample_spec(plan, matrix.samples[sample]))
     for benchmark, declared in sorted(study.benchmarks.items()):
         plan.benchmarks[benchmark] = plan.add(_benchmark_spec(benchmark, declared))
+    for sample in sorted(used):
+        plan.similarity[sample] = plan.add(_comparison_spec(plan, sample, "similarity", study.similarity))
+        plan.contamination[sample] = plan.add(_comparison_spec(plan, sample, "contamination", study.decontamination))
     for base in sorted({key.base for key in matrix.runs}):
         _plan_base(plan, base, study.bases[base])
-    for sample in sorted(used):
-        plan.similarity[sample] = plan.add(_similarity_spec(plan, sample))
     for key in matrix.runs:
         _plan_run(plan, key)
     return plan
@@ -284,21 +289,24 @@ def _plan_tokens(plan: Plan, base: str, sample: str, length: int) -> Spec:
     tokenizer, drawn = plan.tokenizers[base], plan.samples[sample]
     owner = PurePosixPath(tokenizer.output).parent.name
     identity = {"tokenizer": tokenizer.hash, "sample": drawn.hash, "max_length": length}
-    spec = _manifest(
-        "tokens", f"tokens/{owner}/{sample}", identity, {"tokenizer": tokenizer.output, "sample": drawn.output}
-    )
-    return plan.add(spec)
+    inputs = {"tokenizer": tokenizer.output, "sample": drawn.output}
+    if plan.study.decontamination.action == "drop":
+        contamination = plan.contamination[sample]
+        identity["without"] = contamination.hash
+        inputs["contamination"] = contamination.output
+    return plan.add(_manifest("tokens", f"tokens/{owner}/{sample}", identity, inputs))
 
 
-def _similarity_spec(plan: Plan, sample: str) -> Spec:
+def _comparison_spec(plan: Plan, sample: str, stage: str, options: BaseModel) -> Spec:
+    """A sample against every benchmark."""
     drawn = plan.samples[sample]
     identity = {
         "sample": drawn.hash,
         "benchmarks": {name: spec.hash for name, spec in plan.benchmarks.items()},
-        "options": plan.study.similarity.model_dump(),
+        "options": options.model_dump(exclude={"action"}),
     }
     inputs = {"sample": drawn.output, "benchmarks": {name: spec.output for name, spec in plan.benchmarks.items()}}
-    return _table("similarity", str(PurePosixPath(drawn.output).parent), identity, inputs)
+    return _table(stage, str(PurePosixPath(drawn.output).parent), identity, inputs)
 
 
 def _plan_run(plan: Plan, key: RunKey) -> None:
