@@ -9,6 +9,7 @@ rule evaluate_model:
         in_results(SCORES),
     log:
         "logs/evaluate/{model}/{hash}.log",
+    priority: 20
     conda:
         ENVIRONMENT
     threads: STUDY.threads

@@ -9,6 +9,7 @@ STAGE_TARGETS = {
     "train": [PLAN.train[key].output for key in PLAN.matrix.runs],
     "evaluate": [PLAN.scores[key].output for key in (*PLAN.bases, *PLAN.matrix.runs)],
     "weights": [PLAN.weights[key].output for key in PLAN.matrix.runs],
+    "release": PLAN.released(),
     "report_complete": [STUDY_SPECS["report"].output],
     "report_partial": [PARTIAL_SPECS["report"].output],
 }

@@ -94,7 +94,7 @@ def test_nothing_else_is_recorded() -> None:
 
 
 def test_every_stage_is_costly_or_follows_its_code() -> None:
-    assert set(STAGES) - set(STAGE_VERSIONS) == {"collect", "analyse", "report"}
+    assert set(STAGES) - set(STAGE_VERSIONS) == {"collect", "analyse", "report", "release"}
     assert set(STAGE_VERSIONS) <= set(STAGES)
 
 
@@ -103,7 +103,8 @@ def test_the_files_behind_a_stage_are_found() -> None:
     assert "micro/pretrain.py" not in sources("train")
     assert {"bases.py", "micro/pretrain.py", "micro/world.py", "prompt.py"} <= set(sources("base"))
     assert {"evaluate.py", "prompt.py", "data/benchmarks.py"} <= set(sources("evaluate"))
-    assert sources("weights") == ["weights.py"]
+    assert "weights.py" in sources("weights")
+    assert not {"prompt.py", "data/sources.py", "files.py"} & set(sources("weights"))
 
 
 CODE = 'def half(x):\n    """Half of it."""\n    return x / 2\n'

@@ -34,6 +34,7 @@ STAGES = {
     "train": "sft_atlas.train",
     "evaluate": "sft_atlas.evaluate",
     "weights": "sft_atlas.weights",
+    "release": "sft_atlas.release",
     "collect": "sft_atlas.collect",
     "analyse": "sft_atlas.analyse.run",
     "report": "sft_atlas.report.run",

@@ -17,6 +17,7 @@ import polars as pl
 
 from sft_atlas.data.sources import DataError
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
+from sft_atlas.release import ensure_weights
 
 BLOCK = 1 << 16
 TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
@@ -66,7 +67,7 @@ def run(spec: dict[str, Any], root: Path) -> None:
             "model": content_hash(checkpoint / "checkpoint.json"),
         }
         if recorded(piece.with_suffix(".json"), made_from) is None:
-            write_table(piece, compare(base.with_name("model"), checkpoint / "model"))
+            write_table(piece, compare(base.with_name("model"), ensure_weights(train, epoch, base, root)))
             write_record(piece.with_suffix(".json"), made_from, [piece])
         tables.append(layers(pl.read_parquet(piece)).with_columns(epoch=pl.lit(epoch, pl.Int64)))
     write_table(output, pl.concat(tables).select(*LAYER_SCHEMA))

@@ -180,7 +180,7 @@ def validate(model: type[Model], declared: dict[str, Any], path: Path) -> Model:
 def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     """Say that a name is not known, which are, and which comes nearest."""
     names = sorted(valid)
-    nearest = _nearest(found, names)
+    nearest = _nearest(str(found), names)
     shown = ", ".join(names[:16]) + (", …" if len(names) > 16 else "")
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
     return f"unknown {kind} {_shown(found)}; expected one of: {shown or 'none declared'}{hint}"

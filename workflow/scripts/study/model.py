@@ -369,6 +369,11 @@ class Study(Strict):
     subsets: dict[str, Subset] = Field(default={}, description="Named parts of the matrix.")
     benchmarks: dict[str, Benchmark] = Field(min_length=1, description="Benchmarks by name.")
     evaluation: Evaluation = Field(default=Evaluation(), description="How benchmarks are run.")
+    keep_weights: Literal["all", "deltas", "adapters", "none"] = Field(
+        default="all",
+        description="Weights of a checkpoint once it is measured: all; deltas (lossless, against the base); adapters "
+        "only; or none, just the measurements. They are made again, to the byte, if something needs them later.",
+    )
     similarity: Similarity = Field(default=Similarity(), description="How samples and benchmarks are compared.")
     decontamination: Decontamination = Field(
         default=Decontamination(), description="Training rows that hold items of the benchmarks."

@@ -83,6 +83,7 @@ class Plan:
     run_tokens: dict[RunKey, Spec] = field(default_factory=dict)
     scores: dict[RunKey | str, Spec] = field(default_factory=dict)
     weights: dict[RunKey, Spec] = field(default_factory=dict)
+    release: dict[RunKey, Spec] = field(default_factory=dict)
 
     def add(self, spec: Spec) -> Spec:
         """Register a job.
@@ -102,6 +103,10 @@ class Plan:
     def of_run(self, key: RunKey) -> list[str]:
         """Everything a run leads to: its training, scores and weights."""
         return [self.train[key].output, self.scores[key].output, self.weights[key].output]
+
+    def released(self) -> list[str]:
+        """Proofs that the weights of measured checkpoints are given back, if the study does not keep them all."""
+        return [self.release[key].output for key in self.matrix.runs if key in self.release]
 
     def of_base(self, base: str) -> list[str]:
         """Everything about a base: itself, its scores and perplexities, and all its runs."""
@@ -292,7 +297,8 @@ def _plan_tokens(plan: Plan, base: str, sample: str, length: int) -> Spec:
     inputs = {"tokenizer": tokenizer.output, "sample": drawn.output}
     if plan.study.decontamination.action == "drop":
         contamination = plan.contamination[sample]
-        identity["without"] = contamination.hash
+        # not the hash of that job, which holds the benchmarks' names
+        identity["without"] = contamination.identity | {"benchmarks": sorted(b.hash for b in plan.benchmarks.values())}
         inputs["contamination"] = contamination.output
     return plan.add(_manifest("tokens", f"tokens/{owner}/{sample}", identity, inputs))
 
@@ -330,6 +336,12 @@ def _plan_run(plan: Plan, key: RunKey) -> None:
     plan.scores[key] = plan.add(_score_spec(plan, folder, train, epochs, base))
     identity = {"run": run_id, "base": base.hash, "epochs": epochs}
     plan.weights[key] = plan.add(_table("weights", folder, identity, {"base": base.output, "train": train.output}))
+    if study.keep_weights != "all":
+        readers = {"scores": plan.scores[key], "weights": plan.weights[key]}
+        identity = {"run": run_id, "epochs": epochs, "keep": study.keep_weights}
+        identity |= {stage: spec.hash for stage, spec in readers.items()}
+        inputs = {"base": base.output, "train": train.output, **{stage: spec.output for stage, spec in readers.items()}}
+        plan.release[key] = plan.add(_table("release", folder, identity, inputs, "json"))
 
 
 def recipe_identity(recipe: Recipe) -> dict[str, Any]:
@@ -433,7 +445,7 @@ def _manifest(
 
 
 def _table(stage: str, folder: str, identity: dict[str, Any], inputs: dict[str, Any], suffix: str = "parquet") -> Spec:
-    hash8 = spec_hash(stage, STAGE_VERSIONS[stage], identity)
+    hash8 = spec_hash(stage, STAGE_VERSIONS.get(stage, 0), identity)
     return Spec(stage, f"{folder}/{_TABLE_NAMES.get(stage, stage)}-{hash8}.{suffix}", identity, inputs)
 
 
