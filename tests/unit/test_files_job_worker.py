@@ -202,7 +202,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules/fake_stage.py").write_text(STAGE)
     (tmp_path / "imported").mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"), prepend=os.pathsep)
     monkeypatch.setenv("IMPORTED", str(tmp_path / "imported"))
     monkeypatch.delenv("SFT_ATLAS_WORKER", raising=False)
     return tmp_path
