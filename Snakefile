@@ -24,6 +24,7 @@ rule all:
     default_target: True
     input:
         in_results(STUDY_SPECS["report"].output),
+        [in_results(path) for path in PLAN.released()],
 
 
 include: "rules/prepare.smk"

@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.price.prices import Prices
-from sft_atlas.price.summary import hours, priced, size, total
+from sft_atlas.price.summary import disk_at_peak, hours, priced, schedule, size, total
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, load_config, load_study, study_path
 from sft_atlas.study.matrix import expand
@@ -138,8 +138,9 @@ def job_identity(pattern):
 
 
 def code_of(*places):
-    """Source files as inputs: compared by content, so that a checkout redoes nothing."""
-    return [str(path) for place in places for path in sorted(ROOT.glob(place)) if path.is_file()]
+    """Source files as inputs: compared by content, so that a checkout redoes nothing, nor moving the project."""
+    files = [path for place in places for path in sorted(ROOT.glob(place)) if path.is_file()]
+    return [os.path.relpath(path) for path in files]
 
 
 def needs(pattern, *names):
@@ -166,19 +167,20 @@ def threads_of(pattern):
 
 
 def check_disk(jobs):
-    """Refuse to start what the disk cannot hold.
+    """Refuse to start what the disk cannot hold at its fullest.
 
     Raises:
         WorkflowError: the jobs to come write more than is free; says how much.
     """
     outputs = {path.removeprefix(f"{CONFIG.results}/") for job in jobs for path in map(str, job.output)}
-    wanted = sum(PRICES.of(SPECS[output]).disk for output in outputs if output in SPECS)
+    coming = priced(PRICES, [SPECS[output] for output in outputs if output in SPECS])
+    wanted = disk_at_peak(coming, schedule(coming, CONFIG.gpus), STUDY.keep_weights)
     free = free_bytes(Path(CONFIG.results))
     if wanted > free:
         raise WorkflowError(
-            f"the jobs of this run will write about {size(wanted)} below {CONFIG.results}, where {size(free)} are free; "
-            "make room, set `results` in config.yaml to another disk, narrow the run with `only`, or set "
-            "`check_disk: false` if you know better"
+            f"the jobs of this run will take about {size(wanted)} below {CONFIG.results}, where {size(free)} are free; "
+            "make room, set `results` in config.yaml to another disk, narrow the run with `only`, keep fewer weights "
+            "(keep_weights in the study), or set `check_disk: false` if you know better"
         )
 
 

@@ -9,8 +9,7 @@ rule evaluate_model:
         in_results(SCORES),
     log:
         "logs/evaluate/{model}/{hash}.log",
-    # before the next run is trained: a run's weights can go once they are read
-    priority: 1
+    priority: 20
     conda:
         ENVIRONMENT
     threads: threads_of(SCORES)

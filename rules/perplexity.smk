@@ -1,6 +1,8 @@
-# The three predictors of the study: perplexity and length under the base, and similarity to the benchmarks.
+# The three predictors of the study: perplexity and length under the base, and similarity to the benchmarks; beside
+# them, which rows of a sample hold a benchmark's items.
 PERPLEXITY = "bases/{name}/perplexity-{hash}.parquet"
 SIMILARITY = "samples/{name}/similarity-{hash}.parquet"
+CONTAMINATION = "samples/{name}/contamination-{hash}.parquet"
 
 
 rule measure_perplexity:
@@ -35,5 +37,23 @@ rule measure_similarity:
         **needs(SIMILARITY),
     params:
         spec=job_param(SIMILARITY),
+    shell:
+        JOB
+
+
+rule measure_contamination:
+    input:
+        job_inputs(CONTAMINATION),
+    output:
+        in_results(CONTAMINATION),
+    log:
+        "logs/contamination/{name}/{hash}.log",
+    conda:
+        ENVIRONMENT
+    threads: threads_of(CONTAMINATION)
+    resources:
+        **needs(CONTAMINATION),
+    params:
+        spec=job_param(CONTAMINATION),
     shell:
         JOB

@@ -6,9 +6,11 @@ STAGE_TARGETS = {
     "tokenise": [spec.output for spec in PLAN.tokens.values()],
     "perplexity": [PLAN.perplexity[base].output for base in PLAN.bases],
     "similarity": [spec.output for spec in PLAN.similarity.values()],
+    "contamination": [spec.output for spec in PLAN.contamination.values()],
     "train": [PLAN.train[key].output for key in PLAN.matrix.runs],
     "evaluate": [PLAN.scores[key].output for key in (*PLAN.bases, *PLAN.matrix.runs)],
     "weights": [PLAN.weights[key].output for key in PLAN.matrix.runs],
+    "release": PLAN.released(),
     "report_complete": [STUDY_SPECS["report"].output],
     "report_partial": [PARTIAL_SPECS["report"].output],
 }

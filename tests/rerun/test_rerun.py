@@ -81,6 +81,7 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
                 "prepare_sample": 2,
                 "tokenise_sample": 2,
                 "measure_similarity": 2,
+                "measure_contamination": 2,
                 "measure_perplexity": 2,
                 # two bases on code alone, and the mixture, which holds code now
                 "train_run": 3,
@@ -98,7 +99,7 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
         (
             "evaluation: {",
             "  reading: {micro: {topic: reading, items: 20}}\nevaluation: {",
-            {"prepare_benchmark": 1, "evaluate_model": 8, "measure_similarity": 3} | AGAIN,
+            {"prepare_benchmark": 1, "evaluate_model": 8, "measure_similarity": 3, "measure_contamination": 3} | AGAIN,
         ),
         ("title: trimmed micro study", "analyses: {seed: 7}", {"analyse": 1, "report": 1}),
     ],

@@ -1,5 +1,6 @@
 """A tiny random model with a tiny trained tokenizer, made once for all unit tests."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ def tokenizer(vocabulary: Path) -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="session")
-def place_base(tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], str]:
+def place_base(vocabulary: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], str]:
     """Puts a random model of two layers into a results folder, with its manifest; returns the manifest's place."""
 
     def place(root: Path, seed: int = 0, tied: bool = False) -> str:
@@ -52,7 +53,8 @@ def place_base(tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], str]:
         )
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        for file in vocabulary.iterdir():
+            shutil.copy(file, folder)
         write_record(root / BASE, {"spec": f"{seed}{tied}"}, [folder])
         return BASE
 

@@ -5,16 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from transformers import PreTrainedTokenizerBase
 
 from sft_atlas.files import write_record, write_table
-from sft_atlas.study.identity import digest
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import Matrix, expand
-from sft_atlas.study.model import Recipe
-from sft_atlas.study.plan import Plan, Spec, build_plan, recipe_identity
-from sft_atlas.tokenise import IGNORED
-from sft_atlas.tokenise import SCHEMA as TOKENS
+from sft_atlas.study.plan import Plan, Spec, build_plan
 
 STUDY = """\
 title: a study that is right
@@ -105,28 +100,3 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-
-
-def place_tokens(root: Path, tokenizer: PreTrainedTokenizerBase, rows: int = 20) -> str:
-    """Tokens of small sums, as the tokens stage leaves them; returns the manifest's place."""
-    texts = [(f"###Question: {a} + {a * a}\n###Answer:", f" {a + a * a}") for a in range(rows)]
-    ids = [(tokenizer(text)["input_ids"], tokenizer(answer)["input_ids"]) for text, answer in texts]
-    ended = [(head, [*tail, tokenizer.eos_token_id]) for head, tail in ids]
-    table = pl.DataFrame(
-        [(f"r:{n}", head + tail, [IGNORED] * len(head) + tail, False) for n, (head, tail) in enumerate(ended)],
-        schema=TOKENS,
-        orient="row",
-    )
-    trained = sum(len(tail) for _, tail in ended)
-    return stand_in(root, "tokens/tiny/sums-00000000", table, "tokens.parquet", rows=rows, trained_tokens=trained)
-
-
-def train_spec(base: str, tokens: str, epochs: list[int], seed: int = 0, **recipe: Any) -> dict[str, Any]:
-    """The specification of a run on these tokens; without settings a full one with a constant learning rate."""
-    defaults = {"method": "full", "learning_rate": 3e-3, "schedule": "constant", "batch_size": 8, "epochs": max(epochs)}
-    identity = recipe_identity(Recipe.model_validate(defaults | {"max_length": 64} | recipe))
-    settings = {"recipe": identity, "seed": seed, "threads": 1}
-    run = digest(settings)
-    output = f"runs/tiny/sums/made-{run}/train-{digest(epochs)}.json"
-    inputs = {"base": base, "tokens": tokens}
-    return content("train", output, {"run": run, "settings": settings, "epochs": epochs}, inputs)

@@ -416,6 +416,27 @@ def test_an_unreadable_study_is_refused(written: bytes | None, said: str, tmp_pa
     assert said in lines[0]
 
 
+EXTENSIONS = {
+    "mistyped": ({"study": "parnt"}, "unknown study 'parnt'; expected one of: parent; did you mean 'parent'?"),
+    "a path": ({"study": "../study"}, "unknown study '../study'"),
+    "a list": ({"study": "[parent]"}, "unknown study ['parent']"),
+    "itself": ({"study": "study"}, "unknown study 'study'"),
+    "in a circle": ({"study": "parent", "parent": "study"}, "not even by way of parent.yaml"),
+}
+
+
+@pytest.mark.parametrize(("extends", "said"), EXTENSIONS.values(), ids=EXTENSIONS)
+def test_a_wrong_extension_is_refused(extends: dict[str, str], said: str, tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    (tmp_path / "parent.yaml").write_text(path.read_text())
+    for name, parent in extends.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"extends: {parent}\n{file.read_text()}")
+    (line,) = refusal(path)
+    assert line.startswith("extends: ")
+    assert said in line
+
+
 def test_a_folder_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="cannot be read"):
         read_yaml(tmp_path)

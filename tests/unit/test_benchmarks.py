@@ -14,6 +14,8 @@ from sft_atlas.evaluate import COMPARISONS, extract
 from sft_atlas.files import read_json
 from tests.unit.helpers import content
 
+HELLASWAG = {"ctx": "He sits", "endings": ["down.", "up."], "label": "1"}
+TRUTHFULQA = {"question": "Why?", "best_answer": "So.", "correct_answers": ["So.", "Because."]}
 MMLU = {"question": "Which?", "choices": ["one", "two", "three"], "answer": 2}
 CMMLU = {"Question": "哪个", "A": "一", "B": "二", "C": "三", "D": "四", "Answer": "B"}
 MBPP = {"text": "Add.", "code": "def f(a):\r\n  return a", "test_list": ["assert f(1) == 1", "assert f(2) == 2"]}
@@ -58,6 +60,29 @@ ITEMS: dict[str, tuple[str, dict[str, Any], Item]] = {
         {"prompt": "Add.", "code": "x", "test_list": ["assert 1"]},
         Item("Add.\nassert 1", example="x"),
     ),
+    "mmlu of a subject": (
+        "mmlu",
+        {**MMLU, "subject": "law"},
+        Item("Which?\nA. one\nB. two\nC. three", ["A", "B", "C"], 2, example="C", group="law"),
+    ),
+    "cmmlu of a subject": (
+        "cmmlu",
+        {**CMMLU, "_config": "law"},
+        Item("哪个\nA. 一\nB. 二\nC. 三\nD. 四", ["A", "B", "C", "D"], 1, example="B", group="law"),
+    ),
+    "hellaswag": ("hellaswag", HELLASWAG, Item("He sits\nA. down.\nB. up.", ["A", "B"], 1, example="B")),
+    "truthfulqa": ("truthfulqa", TRUTHFULQA, Item("Why?", answers=["So.", "Because."], example="So.")),
+    "humaneval": (
+        "humaneval",
+        {"prompt": "def f():\n", "canonical_solution": "    return 1\n"},
+        Item("def f():\n", example="    return 1\n"),
+    ),
+    "mt_bench": (
+        "mt_bench",
+        {"turns": ["Write.", "Again."], "category": "writing", "reference": []},
+        Item("Write.", group="writing"),
+    ),
+    "alpaca_eval": ("alpaca_eval", {"instruction": "Do.", "output": "Done."}, Item("Do.", example="Done.")),
     "nq": ("nq", {"question": "who", "answer": ["He", "Him"]}, Item("who?", None, None, ["He", "Him"], "He")),
 }
 
@@ -85,6 +110,12 @@ BROKEN: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "boolq with text": ("boolq", {"passage": "a", "question": "b", "answer": "yes"}, ["'answer'", "'yes'"]),
     "mbpp without tests": ("mbpp", {"text": "a", "code": "b"}, ["'test_list'"]),
     "mbpp without a problem": ("mbpp", {"code": "b", "test_list": []}, ["'text'"]),
+    "hellaswag without its label": ("hellaswag", {**HELLASWAG, "label": ""}, ["'label'"]),
+    "hellaswag beyond its endings": ("hellaswag", {**HELLASWAG, "label": 2}, ["option 2, but there are 2"]),
+    "truthfulqa without answers": ("truthfulqa", {**TRUTHFULQA, "correct_answers": []}, ["'correct_answers'"]),
+    "humaneval without a solution": ("humaneval", {"prompt": "a"}, ["'canonical_solution' is missing"]),
+    "mt_bench in one text": ("mt_bench", {"turns": "Write."}, ["'turns'", "list"]),
+    "alpaca_eval in another layout": ("alpaca_eval", {"prompt": "a"}, ["'instruction' is missing"]),
     "nq with one text": ("nq", {"question": "a", "answer": "b"}, ["'answer'", "list"]),
     "nq without answers": ("nq", {"question": "a", "answer": []}, ["'answer'", "list"]),
 }
@@ -135,10 +166,12 @@ def test_the_last_box_is_the_answer(solution: str, answer: str | None) -> None:
         ("boxed", "12 \\boxed{13}", ["12"], False),
         ("contains", "It was The Beatles, in 1968", ["the beatles", "Fab Four"], True),
         ("contains", "It was the Stones", ["the beatles"], False),
+        ("bleu", "the cat sat on the mat", ["a dog", "the cat sat on the mat"], pytest.approx(1.0)),
+        ("bleu", "wholly other words here", ["the cat sat on the mat"], pytest.approx(0.0, abs=0.05)),
     ],
 )
-def test_answers_are_compared(compare: str, answer: str, accepted: list[str], right: bool) -> None:
-    assert COMPARISONS[compare](answer, accepted) is right
+def test_answers_are_compared(compare: str, answer: str, accepted: list[str], right: float) -> None:
+    assert COMPARISONS[compare](answer, accepted) == right
 
 
 @pytest.mark.parametrize(
@@ -161,7 +194,8 @@ def make(
     root: Path, source: Path, layout: str, limit: int | None = None, examples: Path | None = None
 ) -> dict[str, Any]:
     """Run the stage; the manifest, with the tables beside it."""
-    identity = {"source": {"content": "x"}, "format": layout, "limit": limit, "examples": "y" if examples else None}
+    shown = {"content": "y"} if examples else None
+    identity = {"source": {"content": "x"}, "format": layout, "limit": limit, "examples": shown}
     sources = [source, *([examples] if examples else [])]
     spec = content("benchmark", "benchmarks/made-00000000/manifest.json", identity, sources=sources)
     benchmarks.run(spec, root)
@@ -185,6 +219,8 @@ REAL = {
     "mbpp_full_test": ("mbpp", 390, "generation", False),
     "math_test": ("math", 399, "generation", True),
     "nq_open_validation": ("nq", 400, "generation", True),
+    "mt_bench_question": ("mt_bench", 80, "generation", False),
+    "alpaca_eval": ("alpaca_eval", 400, "generation", False),
 }
 
 
@@ -198,7 +234,7 @@ def test_real_items(name: str, shared: Path, tmp_path: Path) -> None:
     assert dict(items.schema) == benchmarks.SCHEMA
     assert items["item"].to_list() == [f"{name}.jsonl:{number}" for number in range(1, count + 1)]
     assert items["instruction"].str.strip_chars().str.len_chars().min() > 0
-    assert items["example"].str.len_chars().min() > 0
+    assert layout == "mt_bench" or items["example"].str.len_chars().min() > 0
     if kind == "multiple_choice":
         assert (items["gold"] < items["choices"].list.len()).all()
         assert (

@@ -66,7 +66,8 @@ def test_what_is_not_science_changes_no_hash(edits: list[tuple[str, str]], study
 
 
 RUNS = {"train", "evaluate", "weights"}
-TEXTS = {"sample", "tokens", "perplexity", "similarity"} | RUNS
+TOKENS = {"tokens", "perplexity"} | RUNS
+TEXTS = {"sample", "similarity", "contamination"} | TOKENS
 MATH = "math: {micro: {topic: math, rows: 60}}"
 # an edit, and the stages whose hashes change with it
 MEANT: dict[str, tuple[tuple[str, str], set[str]]] = {
@@ -75,7 +76,7 @@ MEANT: dict[str, tuple[tuple[str, str], set[str]]] = {
     "adapter's rank": (("rank: 4", "rank: 8"), RUNS),
     "an epoch more": (("keep: [1, 2, 4]", "keep: [1, 2, 3, 4]"), RUNS),
     "seed of a base": (("seed: 2, steps", "seed: 3, steps"), {"base", "perplexity"} | RUNS),
-    "revision": (("0123abc", "0123abd"), {"base", "tokens", "perplexity"} | RUNS),
+    "revision": (("0123abc", "0123abd"), {"base"} | TOKENS),
     "threads": (("seeds: [0, 1]\n", "seeds: [0, 1]\nthreads: 2\n"), {"base", "perplexity"} | RUNS),
     "size of a sample": (("size: 40", "size: 41"), TEXTS),
     "rows of a dataset": ((MATH, MATH.replace("60", "61")), {"dataset"} | TEXTS),
@@ -84,8 +85,10 @@ MEANT: dict[str, tuple[tuple[str, str], set[str]]] = {
         ("seeds: [0, 1]\n", 'seeds: [0, 1]\ntemplate: {completion_prefix: ""}\n'),
         {"tokenizer", "base"} | TEXTS,
     ),
-    "items of a benchmark": (("items: 20", "items: 21"), {"benchmark", "similarity", "evaluate"}),
+    "items of a benchmark": (("items: 20", "items: 21"), {"benchmark", "similarity", "contamination", "evaluate"}),
     "words of an n-gram": (("seeds: [0, 1]\n", "seeds: [0, 1]\nsimilarity: {ngram: 2}\n"), {"similarity"}),
+    "rows that hold an item dropped": (("analyses:", "decontamination: {action: drop}\nanalyses:"), TOKENS),
+    "threshold of that": (("analyses:", "decontamination: {threshold: 0.9}\nanalyses:"), {"contamination"}),
     "shots": (("shots: [0, 2]", "shots: [0, 3]"), {"evaluate"}),
     "longest generation": (("max_tokens: 8", "max_tokens: 9"), {"evaluate"}),
     "precision of evaluation": (("th: 256}", "th: 256, precision: bf16}"), {"evaluate", "perplexity"}),
@@ -125,6 +128,13 @@ def test_the_length_of_a_run_counts_unless_its_schedule_is_constant(study: Path,
 def test_a_seed_and_a_base_make_another_run(planned: Plan) -> None:
     ids = [str(spec.identity["run"]) for spec in planned.train.values()]
     assert len(set(ids)) == len(ids) == 24
+
+
+def test_the_name_of_a_benchmark_is_no_part_of_a_run(study: Path, planned: Plan) -> None:
+    for edits in ([], [("analyses:", "decontamination: {action: drop}\nanalyses:")]):
+        before = plan_of(write_study(study, *edits))
+        renamed = plan_of(write_study(study, ("  sums: {", "  zums: {"), *edits))
+        assert renamed.train == before.train
 
 
 def test_the_content_of_a_local_file_counts_and_its_place_does_not(tmp_path: Path, planned: Plan, study: Path) -> None:

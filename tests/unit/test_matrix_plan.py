@@ -100,6 +100,7 @@ def test_jobs_are_shared_and_counted(plan: Plan) -> None:
         "tokens": 9,
         "perplexity": 3,
         "similarity": 6,
+        "contamination": 6,
         "train": 24,
         "weights": 24,
         "evaluate": 24 + 3,
@@ -135,7 +136,7 @@ def test_results_are_all_that_tables_are_collected_from(plan: Plan) -> None:
     collect = plan.study_specs()["collect"]
     assert collect.input_files() == plan.results()
     stages = {plan.specs[path].stage for path in plan.results()}
-    assert stages == {"tokens", "similarity", "perplexity", "evaluate", "train", "weights"}
+    assert stages == {"tokens", "similarity", "contamination", "perplexity", "evaluate", "train", "weights"}
 
 
 def test_what_is_not_there_is_collected_as_missing(plan: Plan) -> None:

@@ -53,9 +53,7 @@ def test_the_stage_compares_every_benchmark_with_the_whole_sample(tmp_path: Path
             "c": ["?"],
         }.items()
     }
-    identity = {"options": {"ngram": 2}}
-    spec = content(
-        "similarity", "samples/s-00000000/similarity-0.parquet", identity, {"sample": sample, "benchmarks": benchmarks}
-    )
+    inputs = {"sample": sample, "benchmarks": benchmarks}
+    spec = content("similarity", "samples/s-00000000/similarity-0.parquet", {"options": {"ngram": 2}}, inputs)
     similarity.run(spec, tmp_path)
     assert pl.read_parquet(tmp_path / spec["output"]).rows() == [("a", 1.0, 3), ("b", 0.5, 2), ("c", None, 1)]

@@ -81,6 +81,17 @@ def test_a_name_may_look_like_a_number(tmp_path: Path) -> None:
     assert list(study.bases) == ["calculator", "reader", "7"]
 
 
+def test_a_study_takes_from_another_the_sections_it_does_not_have(tmp_path: Path) -> None:
+    parent = write_study(tmp_path).rename(tmp_path / "parent.yaml")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: parent\ntitle: a shorter one\nseeds: [7]\nevaluation: {batch_size: 2}\n")
+    own, other = load_study(child), load_study(parent)
+    assert (own.title, own.seeds, own.evaluation.batch_size) == ("a shorter one", [7], 2)
+    # whole sections are replaced, not merged
+    assert (own.evaluation.max_length, other.evaluation.max_length) == (2048, 256)
+    assert own.bases == other.bases
+
+
 def test_a_config_needs_nothing() -> None:
     config = load_config({})
     assert (config.study, config.results, config.device, config.only) == ("micro", "results", "auto", "")

@@ -1,5 +1,6 @@
 """Token ids and labels: what is trained, what is cut, and that evaluation sees the very same ids."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,13 +201,32 @@ def test_the_stage_leaves_a_table_a_card_and_a_manifest(tokenizer: PreTrainedTok
     assert dict(table.schema) == tokenise.SCHEMA
     assert (made["rows"], made["eos"]) == (2, tokenizer.eos_token_id)
     assert made["tokens"] == table["input_ids"].list.len().sum()
-    assert made["dropped"] == {"prompt_fills_max_length": 1}
+    assert made["dropped"] == {"prompt_fills_max_length": 1, "holds_a_benchmark_item": 0}
     card = manifest.with_name("card.md").read_text()
     assert "# Data card of math-5-00000000" in card
     assert "- rows: 2 (asked for 5 of each dataset)" in card
     assert f"- tokens in one epoch: {made['tokens']}, of which {made['trained_tokens']} carry loss" in card
     assert "| math | 3 | 9 | duplicate 1, empty 2 |" in card
     assert "dropped as duplicates between datasets: 4 rows" in card
+
+
+def test_rows_that_hold_an_item_are_left_out_if_the_study_says_so(vocabulary: Path, tmp_path: Path) -> None:
+    shutil.copytree(vocabulary, tmp_path / "tokenizers/t-00000000/model")
+    owner = tmp_path / "tokenizers/t-00000000/manifest.json"
+    write_record(owner, {}, [owner.with_name("model")])
+    # the same row number of another dataset is another row
+    rows = pl.concat([as_rows(*TEXTS[:3]), as_rows(*TEXTS[:3]).with_columns(dataset=pl.lit("code"))])
+    facts = {"asked": None, "dropped": {"duplicate_between_parts": 0}, "sources": {}}
+    sample = stand_in(tmp_path, "samples/math-00000000", rows, "rows.parquet", **facts)
+    held = pl.DataFrame({"row": ["rows.jsonl:2"] * 2, "dataset": ["code"] * 2, "benchmark": ["a", "b"]})
+    held.write_parquet(tmp_path / "contamination.parquet")
+    inputs = {"tokenizer": str(owner.relative_to(tmp_path)), "sample": sample, "contamination": "contamination.parquet"}
+    spec = content("tokens", "tokens/made-00000000/manifest.json", {"max_length": 512}, inputs)
+    tokenise.run(spec, tmp_path)
+    made = read_json(tmp_path / spec["output"])
+    assert (made["rows"], made["dropped"]["holds_a_benchmark_item"]) == (5, 1)
+    left = pl.read_parquet((tmp_path / spec["output"]).with_name("tokens.parquet"))["row"].to_list()
+    assert left == [f"rows.jsonl:{number}" for number in (1, 2, 3, 1, 3)]
 
 
 def test_evaluation_sees_the_token_ids_of_training(

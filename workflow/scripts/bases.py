@@ -3,6 +3,7 @@
 A hub snapshot or a local folder is linked, file by file, and hashed; a micro base is pre-trained here from scratch.
 """
 
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from sft_atlas.files import content_hash, whole, write_record
 from sft_atlas.prompt import prompt
 
 TOKENIZER_DOCUMENTS = 6000
+# some hub repositories hold the same weights a second time, in another layout
+CONSOLIDATED = "consolidated*"
 
 
 def run(spec: dict[str, Any], root: Path) -> None:
@@ -64,7 +67,7 @@ def _source_folder(source: dict[str, Any], files: list[str]) -> Path:
 
 def _link(source: Path, folder: Path) -> None:
     """Link the files of a model into the results, so that 15 GB are not copied; unsafe formats are left behind."""
-    names = [file.name for file in source.iterdir() if file.is_file()]
+    names = [file.name for file in source.iterdir() if file.is_file() and not fnmatchcase(file.name, CONSOLIDATED)]
     if "config.json" not in names:
         raise DataError(f"{source}: there is no config.json; expected the folder of a transformers model")
     if not any(name.endswith(".safetensors") for name in names):

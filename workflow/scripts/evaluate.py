@@ -23,6 +23,7 @@ from sft_atlas.data.sources import DataError
 from sft_atlas.device import TYPES, load_model, prepare
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
 from sft_atlas.prompt import completion, prompt
+from sft_atlas.release import ensure_weights
 from sft_atlas.study.identity import digest
 from sft_atlas.tokenise import load_tokenizer
 
@@ -104,6 +105,7 @@ def _score(
     settings = identity["settings"]
     device = prepare(identity["threads"])
     if epoch:
+        ensure_weights(manifest, epoch, root / spec["inputs"]["base"], root)
         model = load_checkpoint(manifest, epoch, root / spec["inputs"]["base"], settings["precision"], device)
         tokenizer = load_tokenizer(epoch_folder(manifest, epoch) / "manifest.json")
     else:

@@ -28,7 +28,9 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:
-            if file.is_file():
+            if file.is_file() and not file.is_symlink():
+                # safetensors makes files that only their owner can read, and results are shared
+                file.chmod(0o644)
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         if path.is_dir():

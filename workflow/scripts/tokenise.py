@@ -31,14 +31,19 @@ def run(spec: dict[str, Any], root: Path) -> None:
     tokenizer_manifest = root / spec["inputs"]["tokenizer"]
     tokenizer = load_tokenizer(tokenizer_manifest)
     rows = pl.read_parquet(sample.with_name("rows.parquet"))
+    made_from = {"spec": spec["hash"], "sample": content_hash(sample), "tokenizer": content_hash(tokenizer_manifest)}
+    drawn = rows.height
+    if "contamination" in spec["inputs"]:
+        contamination = root / spec["inputs"]["contamination"]
+        made_from["contamination"] = content_hash(contamination)
+        rows = rows.join(pl.read_parquet(contamination), on=["dataset", "row"], how="anti", maintain_order="left")
     table, dropped = tokenise(rows, tokenizer, spec["identity"]["max_length"])
     audit(table, tokenizer)
-    facts = measure(table) | {"dropped": dropped}
+    facts = measure(table) | {"dropped": dropped | {"holds_a_benchmark_item": drawn - rows.height}}
     path, card = output.with_name("tokens.parquet"), output.with_name("card.md")
     write_table(path, table)
     with whole(card) as temporary:
         temporary.write_text(_card(spec, read_json(sample), facts), encoding="utf-8")
-    made_from = {"spec": spec["hash"], "sample": content_hash(sample), "tokenizer": content_hash(tokenizer_manifest)}
     write_record(output, made_from, [path, card], eos=tokenizer.eos_token_id, **facts)
 
 
@@ -122,6 +127,7 @@ def _card(spec: dict[str, Any], sample: dict[str, Any], facts: dict[str, Any]) -
         f"- tokens per row: median {facts['median_tokens']:g}, longest {facts['longest']}",
         f"- cut at {spec['identity']['max_length']} tokens: {facts['truncated']} rows",
         f"- dropped because the prompt alone fills that: {facts['dropped']['prompt_fills_max_length']} rows",
+        f"- dropped because they hold an item of a benchmark: {facts['dropped']['holds_a_benchmark_item']} rows",
         f"- dropped as duplicates between datasets: {sample['dropped']['duplicate_between_parts']} rows",
         "",
         "| dataset | rows used | rows available | dropped before the draw |",

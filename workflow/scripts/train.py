@@ -94,11 +94,15 @@ def train(
         args=trainer_arguments(recipe, seed, last, device, base.parent),
         train_dataset=Dataset(rows.to_arrow()),
         processing_class=tokenizer,
-        peft_config=adapter_config(recipe["lora"], base),
+        peft_config=adapter_config(recipe["lora"]),
         callbacks=[keeper, reporter],
     )
     trainer.remove_callback(PrinterCallback)
     keeper.model = trainer.model
+    if isinstance(trainer.model, PeftModel):
+        # its folder in the results holds the base's identity; the path that peft puts here differs from site to site
+        adapter = trainer.model.peft_config["default"]
+        adapter.base_model_name_or_path, _, adapter.revision = base.parent.name.rpartition("-")
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return pl.DataFrame(
@@ -144,19 +148,16 @@ def trainer_arguments(recipe: dict[str, Any], seed: int, last: int, device: torc
     )
 
 
-def adapter_config(lora: dict[str, Any] | None, base: Path) -> LoraConfig | None:
-    """peft's configuration; it names the base by its folder in the results, which holds the base's identity."""
+def adapter_config(lora: dict[str, Any] | None) -> LoraConfig | None:
+    """peft's configuration of an adapter, or None for full fine-tuning."""
     if lora is None:
         return None
-    name, _, revision = base.parent.name.rpartition("-")
     return LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],
         lora_dropout=lora["dropout"],
         target_modules=lora["targets"],
         task_type="CAUSAL_LM",
-        base_model_name_or_path=name,
-        revision=revision,
     )
 
 
@@ -199,10 +200,16 @@ class StepReporter(TrainerCallback):
 def save(model: Any, folder: Path, precision: str) -> None:
     """Save weights as safetensors: an adapter in fp32, a full model in fp32 or, of a bf16 recipe, in bf16."""
     if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder), safe_serialization=True)
+        # embeddings are never trained with an adapter; peft would ask the hub whether they have changed
+        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        # peft writes its sets in the order of their hashes, which is another in every process
+        config = read_json(folder / "adapter_config.json")
+        ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+        write_json(folder / "adapter_config.json", ordered)
         folder.joinpath("README.md").unlink(missing_ok=True)
     elif precision == "bf16":
         state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
         model.save_pretrained(folder, state_dict=state)
+        write_json(folder / "config.json", read_json(folder / "config.json") | {"dtype": "bfloat16"})
     else:
         model.save_pretrained(folder)

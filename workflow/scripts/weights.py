@@ -17,6 +17,7 @@ import polars as pl
 
 from sft_atlas.data.sources import DataError
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
+from sft_atlas.release import ensure_weights
 
 BLOCK = 1 << 16
 TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
@@ -66,7 +67,7 @@ def run(spec: dict[str, Any], root: Path) -> None:
             "model": content_hash(checkpoint / "checkpoint.json"),
         }
         if recorded(piece.with_suffix(".json"), made_from) is None:
-            write_table(piece, compare(base.with_name("model"), checkpoint / "model"))
+            write_table(piece, compare(base.with_name("model"), ensure_weights(train, epoch, base, root)))
             write_record(piece.with_suffix(".json"), made_from, [piece])
         tables.append(layers(pl.read_parquet(piece)).with_columns(epoch=pl.lit(epoch, pl.Int64)))
     write_table(output, pl.concat(tables).select(*LAYER_SCHEMA))
@@ -95,6 +96,10 @@ def compare(base: Path, tuned: Path) -> pl.DataFrame:
         different = (set(before) ^ set(after)) - {"lm_head.weight"}
         if different:
             raise DataError(f"{tuned}: tensor {min(different)} is in only one of base and fine-tuned model")
+        for name in before.keys() & after.keys():
+            if before[name].shape != after[name].shape:
+                shapes = f"{before[name].shape} in the base and {after[name].shape} after training"
+                raise DataError(f"{tuned}: tensor {name} has shape {shapes}")
         rows = [_row(name, a, *sums(a, after[name])) for name, a in before.items() if name in after]
     return pl.DataFrame(rows, schema=TENSOR_SCHEMA, orient="row").sort("tensor")
 
@@ -122,13 +127,7 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def sums(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float, int]:
-    """‖a‖², a·d, ‖d‖² for d = b - a, and how many elements differ.
-
-    Raises:
-        DataError: the shapes differ.
-    """
-    if a.shape != b.shape:
-        raise DataError(f"a tensor has shape {a.shape} in the base and {b.shape} after training")
+    """‖a‖², a·d, ‖d‖² for d = b - a, and how many elements differ."""
     aa = ad = dd = 0.0
     changed = 0
     flat_a, flat_b = a.reshape(-1), b.reshape(-1)

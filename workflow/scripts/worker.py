@@ -70,7 +70,8 @@ def serve(path: Path, owner: int) -> None:
             ready, _, _ = select.select([server, *children.values()], [], [], 0.05)
             if server in ready:
                 connection, _ = server.accept()
-                children[_start(connection, server)] = connection
+                if child := _start(connection, server):
+                    children[child] = connection
             for child, connection in list(children.items()):
                 _settle(children, child, connection, gone=connection in ready)
         for child in children:
@@ -80,8 +81,12 @@ def serve(path: Path, owner: int) -> None:
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _start(connection: socket.socket, server: socket.socket) -> int:
+def _start(connection: socket.socket, server: socket.socket) -> int | None:
     message, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(8))
+    if not ancillary:
+        # the client was killed before it asked for anything
+        connection.close()
+        return None
     outputs = array.array("i")
     outputs.frombytes(ancillary[0][2])
     child = os.fork()

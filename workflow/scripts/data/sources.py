@@ -26,12 +26,16 @@ def source_files(source: dict[str, Any], paths: Iterable[str]) -> list[Path]:
     """
     if "hub" not in source:
         return [Path(path) for path in paths]
+    from huggingface_hub.utils import filter_repo_objects
+
     from sft_atlas.hub import fetch
 
     hub = source["hub"]
     patterns = hub["files"] or [f"*{suffix}" for suffix in READABLE]
     folder = fetch(hub["id"], hub["revision"], "dataset", patterns)
-    files = sorted(file for file in folder.rglob("*") if file.suffix in READABLE)
+    # the cache may hold more of the repository than this source asks for
+    found = sorted(file for file in folder.rglob("*") if file.suffix in READABLE)
+    files = list(filter_repo_objects(found, allow_patterns=patterns, key=lambda file: str(file.relative_to(folder))))
     if not files:
         raise DataError(f"hub {hub['id']}@{hub['revision']}: no file matches {patterns}; see `files` of the source")
     return files

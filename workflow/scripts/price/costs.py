@@ -37,6 +37,15 @@ class Cost:
     threads: int = 1
     exact: bool = True
 
+    def remains(self, kept: str) -> float:
+        """Bytes of fine-tuned weights that stay: all, deltas, adapters, none, or everything merged."""
+        adapters = self.merged != self.weights
+        if kept == "deltas" and not adapters:
+            return float(self.weights * throughput()["disk"]["delta_share"])
+        if kept == "merged":
+            return self.merged
+        return self.weights if kept == "all" or (adapters and kept != "none") else 0.0
+
     @property
     def gpus(self) -> int:
         """GPUs the job holds; no stage uses more than one."""
@@ -99,16 +108,17 @@ def evaluate_cost(
     A checkpoint takes read + sum of: requests · request_seconds; prompt tokens · 2 N / C, where k worked examples make
     a prompt k + 1 times as long, up to the longest context; and for generated answers
     batches · max_tokens · (decode_step_seconds + N · bytes / B + batch · 2 N / C). A batch goes on until its last
-    sequence stops, so nearly always to `max_tokens`. Memory: weights (fp32 of merged adapters), and keys and values of
+    sequence stops, so nearly always to `max_tokens`. Disk: 100 bytes for each item's result. Memory: weights (fp32 of merged adapters), and keys and values of
     a batch at the longest context.
     """
     speed, n, width = throughput()[on], model.parameters, BYTES[settings.precision]
     rate, share = _rate(on, "forward_share"), throughput()["evaluation"]
     step = speed["decode_step_seconds"] + n * width / speed["bytes_per_second"]
-    seconds, exact = 0.0, model.exact
+    seconds, items, exact = 0.0, 0.0, model.exact
     for benchmark, size in benchmarks:
         exact = exact and size.exact
         for shots in benchmark.shots:
+            items += size.items
             requests = size.items * size.passes
             prompt = min(size.tokens * (1 + shots), settings.max_length)
             seconds += requests * (share["request_seconds"] + prompt * 2 * n / rate)
@@ -119,7 +129,7 @@ def evaluate_cost(
     cached = settings.batch_size * settings.max_length * 2 * model.layers * model.hidden * share["key_value_share"]
     weights = (4 if adapters else width) * n
     total = speed["start_seconds"] + checkpoints * (seconds + _read(2 * n))
-    return _placed(on, total, weights + cached * width, loading=weights, disk=checkpoints * 5 * MB, exact=exact)
+    return _placed(on, total, weights + cached * width, loading=weights, disk=checkpoints * items * 100, exact=exact)
 
 
 def perplexity_cost(model: ModelSize, samples: Iterable[SampleSize], precision: str, on: Device) -> Cost:
@@ -132,13 +142,23 @@ def perplexity_cost(model: ModelSize, samples: Iterable[SampleSize], precision: 
     # logits in fp32 and their logarithm over a vocabulary that is taken as 40 h, as in 7B models
     logits = 4096 * min(40 * model.hidden, 150_000) * 8
     exact = model.exact and all(sample.exact for sample in counted)
-    return _placed(on, seconds, weights + logits, loading=weights, disk=2 * MB, exact=exact)
+    return _placed(
+        on, seconds, weights + logits, loading=weights, disk=24 * sum(sample.rows for sample in counted), exact=exact
+    )
 
 
 def weights_cost(model: ModelSize, checkpoints: int, saved: float) -> Cost:
     """Base and each checkpoint read once, from disk: the arithmetic keeps up with it (two files at 2.4 GB/s a core)."""
     seconds = throughput()["cpu"]["start_seconds"] + checkpoints * _read(2 * model.parameters + saved)
-    return Cost(seconds, mem_mb=_host("cpu") + 1000, disk=checkpoints * MB, exact=model.exact)
+    return Cost(seconds, mem_mb=_host("cpu") + 1000, disk=checkpoints * 5e4, exact=model.exact)
+
+
+def release_cost(training: Cost, kept: str) -> Cost:
+    """Giving back a run's weights: deleting takes no time; encoding deltas reads and writes them at delta_rate."""
+    rate = throughput()["disk"]["delta_rate"]
+    encoded = training.weights if kept == "deltas" and training.remains(kept) != training.weights else 0.0
+    seconds = throughput()["cpu"]["start_seconds"] + encoded / rate
+    return Cost(seconds, mem_mb=_host("cpu") + 2000, exact=training.exact)
 
 
 def base_cost(model: ModelSize, pretraining_tokens: float, steps: int, fetched: bool) -> Cost:
@@ -176,7 +196,7 @@ def rows_cost(size: SampleSize, compared: int = 0, fetched: bool = False) -> Cos
 def table_cost(cells: int) -> Cost:
     """Collecting, analysing or reporting a study of so many cells."""
     seconds = throughput()["cpu"]["start_seconds"] + cells * throughput()["host"]["seconds_per_cell"]
-    return Cost(seconds, mem_mb=_host("cpu") + 2 * cells, disk=20 * MB)
+    return Cost(seconds, mem_mb=_host("cpu") + 2 * cells, disk=2 * MB + 2e4 * cells)
 
 
 def _placed(on: Device, seconds: float, memory: float, loading: float, **rest: Any) -> Cost:

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any
 
 from sft_atlas.price.prices import Prices
-from sft_atlas.price.summary import Job, Kept, by_stage, disk_at_end, disk_at_peak, schedule, total
+from sft_atlas.price.summary import KEPT, Job, by_stage, disk_at_end, disk_at_peak, schedule, total
 from sft_atlas.study.plan import Plan
 
 COLUMNS = (
@@ -36,6 +36,7 @@ def facts(plan: Plan, prices: Prices, jobs: Sequence[Job], gpus: int, gpu_memory
         "benchmarks": len(plan.benchmarks),
         "gpus": gpus,
         "gpu_memory_gb": gpu_memory_gb,
+        "keep_weights": plan.study.keep_weights,
         "too_large": _too_large(prices, jobs, gpu_memory_gb),
         "on_gpu": any(job.cost.gpus for job in jobs),
         "total": asdict(total(jobs)),
@@ -43,7 +44,7 @@ def facts(plan: Plan, prices: Prices, jobs: Sequence[Job], gpus: int, gpu_memory
         "wall": [{"workers": workers, "seconds": plan.seconds} for workers, plan in played.items()],
         "disk": [
             {"kept": kept, "end": disk_at_end(jobs, kept), "peak": disk_at_peak(jobs, played[gpus], kept)}
-            for kept in get_args(Kept)
+            for kept in KEPT
         ],
         "corrections": [
             {"stage": stage, "device": device, **asdict(found)} for (stage, device), found in prices.corrections.items()

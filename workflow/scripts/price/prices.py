@@ -130,6 +130,11 @@ class Prices:
         saved = self.predicted(self.plan.train[key]).weights / checkpoints
         return costs.weights_cost(self._model(key.base), checkpoints, saved)
 
+    def _release_job(self, spec: Spec) -> Cost:
+        return costs.release_cost(
+            self.predicted(self.plan.train[self._keys[spec.output]]), self.plan.study.keep_weights
+        )
+
     def _perplexity_job(self, spec: Spec) -> Cost:
         base, precision = self._keys[spec.output], self.plan.study.evaluation.precision
         sizes = [self._sample(sample, tokens) for (owner, sample), tokens in self.plan.tokens.items() if owner == base]
@@ -155,6 +160,8 @@ class Prices:
     def _similarity_job(self, spec: Spec) -> Cost:
         size = declared_size(self.plan.study, self.plan.matrix.samples, self._keys[spec.output])
         return costs.rows_cost(size, compared=len(self.plan.benchmarks))
+
+    _contamination_job = _similarity_job
 
     def _dataset_job(self, spec: Spec) -> Cost:
         declared, assumed = self.plan.study.datasets[self._keys[spec.output]], throughput()["assumed"]
@@ -183,7 +190,8 @@ class Prices:
         plan = self.plan
         tables: tuple[dict[Any, Spec], ...] = (
             *(plan.datasets, plan.samples, plan.benchmarks, plan.tokenizers, plan.bases, plan.tokens, plan.run_tokens),
-            *(plan.perplexity, plan.similarity, plan.train, plan.scores, plan.weights),
+            *(plan.perplexity, plan.similarity, plan.contamination),
+            *(plan.train, plan.scores, plan.weights, plan.release),
         )
         return {spec.output: key for table in tables for key, spec in table.items()}
 

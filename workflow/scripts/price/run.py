@@ -24,8 +24,10 @@ SCHEMA = {
 }
 KEPT = {
     "merged": "every model whole, adapters merged",
-    "trained": "weights as trained: models and adapters",
-    "measurements": "measurements only, weights go once read",
+    "all": "all weights, as they were trained",
+    "deltas": "differences to the base, and adapters",
+    "adapters": "adapters only",
+    "none": "measurements only",
 }
 HEADER = ("stage", "jobs", "done", "GPU-hours", "CPU-hours", "memory", "GPU memory", "disk", "estimated")
 
@@ -64,13 +66,13 @@ def statements(facts: dict[str, Any], now: int) -> list[str]:
     wall = ", ".join(f"{duration(played['seconds'])} with {played['workers']}" for played in facts["wall"])
     lines = [
         f"Wall time of what is left, by number of {workers}, without queues and failures: {wall}.",
-        f"Disk now: {size(now)}. At the end, and at peak with {facts['gpus']} {workers}, by what is kept:",
+        f"Disk now: {size(now)}. At the end, and at peak with {facts['gpus']} {workers}, by the weights kept:",
         *(f"  {KEPT[found['kept']]}: {size(found['end'])}, at peak {size(found['peak'])}" for found in facts["disk"]),
     ]
     for found in facts["too_large"]:
         lines.append(
-            f"{found['jobs']} jobs of {found['stage']} need more than the {facts['gpu_memory_gb']:g} GB of one GPU with "
-            f"the recipe's batch in memory; with micro_batch_size: 1 in config.yaml, {found['at_least']} of them still do."
+            f"{found['jobs']} jobs of {found['stage']} need more than the {facts['gpu_memory_gb']:g} GB of one GPU "
+            f"with the recipe's batch in memory; with micro_batch_size: 1 in config.yaml, {found['at_least']} still do."
         )
     estimated, jobs = facts["total"]["estimated"], facts["total"]["jobs"]
     lines.append(

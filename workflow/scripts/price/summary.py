@@ -7,15 +7,14 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sft_atlas.price.costs import Cost
 from sft_atlas.price.prices import Prices
 from sft_atlas.study.plan import Spec
 
-# What is kept of fine-tuned weights: every adapter merged into a model, weights as they were trained, or nothing once
-# scores and weight changes are measured.
-Kept = Literal["merged", "trained", "measurements"]
+# What may stay of fine-tuned weights: what a study's keep_weights says, or every adapter merged into a whole model.
+KEPT = ("merged", "all", "deltas", "adapters", "none")
 READERS = ("evaluate", "weights")
 
 
@@ -142,35 +141,31 @@ def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
     return Schedule(start, end)
 
 
-def disk_at_end(jobs: Sequence[Job], kept: Kept) -> float:
+def disk_at_end(jobs: Sequence[Job], kept: str) -> float:
     """Bytes of all results once everything is done."""
-    rest = sum(job.cost.disk - job.cost.weights for job in jobs)
-    if kept == "merged":
-        return rest + sum(job.cost.merged for job in jobs)
-    return rest + (sum(job.cost.weights for job in jobs) if kept == "trained" else 0.0)
+    return sum(job.cost.disk - job.cost.weights + job.cost.remains(kept) for job in jobs)
 
 
-def disk_at_peak(jobs: Sequence[Job], plan: Schedule, kept: Kept) -> float:
+def disk_at_peak(jobs: Sequence[Job], played: Schedule, kept: str) -> float:
     """The most bytes there are at any moment of a schedule.
 
-    Results only grow where weights are kept, so the peak is the end. Else a run's weights count from its start until
-    the last of its readers has ended, all other results from the start of their job on.
+    A result counts from the start of its job on; the weights of a run that are given back count until the last of its
+    readers has ended.
     """
-    if kept != "measurements":
-        return disk_at_end(jobs, kept)
-    read: dict[str, float] = {}
+    read: dict[str, float] = defaultdict(float)
     for job in jobs:
         if job.stage in READERS:
             for before in job.after:
-                read[before] = max(read.get(before, 0.0), plan.end.get(job.output, 0.0))
+                read[before] = max(read[before], played.end.get(job.output, 0.0))
     events = []
     for job in jobs:
-        begins = plan.start.get(job.output, 0.0)
-        events.append((begins, job.cost.disk))
-        ends = max(read.get(job.output, 0.0), plan.end.get(job.output, 0.0))
-        events.append((ends, -job.cost.weights))
+        begins, ends = played.start.get(job.output, 0.0), played.end.get(job.output, 0.0)
+        stays = job.cost.remains(kept)
+        most = max(job.cost.weights, stays)
+        events.append((begins, job.cost.disk - job.cost.weights + most))
+        events.append((max(read[job.output], ends), stays - most))
     peak = held = 0.0
-    # at one moment what goes makes room before what comes
+    # at one moment, what goes makes room before what comes
     for _, change in sorted(events):
         held += change
         peak = max(peak, held)

@@ -13,6 +13,7 @@ STAGE_VERSIONS = {
     "dataset": 1,
     "sample": 1,
     "benchmark": 1,
+    "contamination": 1,
     "tokens": 1,
     "perplexity": 1,
     "similarity": 1,

@@ -105,10 +105,7 @@ def load_study(path: Path) -> Study:
     Raises:
         StudyError: one line for each problem: file, key path, what was found, what was expected, the nearest name.
     """
-    declared = read_yaml(path)
-    if not isinstance(declared, dict):
-        raise StudyError(f"{path}: a study is a mapping of keys; found {_shown(declared)}")
-    study = validate(Study, declared, path)
+    study = validate(Study, _declared(path, ()), path)
     problems = [
         f"{section}: {_shown(name)} is no valid name; use letters, digits and . _ - + (at most 64)"
         for section in ("bases", "datasets", "recipes", "blocks", "benchmarks")
@@ -122,6 +119,22 @@ def load_study(path: Path) -> Study:
     if problems:
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     return study
+
+
+def _declared(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """A study file's keys; those it does not have come from the study it extends, whole sections at a time."""
+    declared = read_yaml(path)
+    if not isinstance(declared, dict):
+        raise StudyError(f"{path}: a study is a mapping of keys; found {_shown(declared)}")
+    parent = declared.pop("extends", None)
+    if parent is None:
+        return declared
+    studies = [file.stem for file in sorted(path.parent.glob("*.yaml")) if file != path]
+    if not isinstance(parent, str) or parent not in studies:
+        raise StudyError(f"{path}: extends: {unknown('study', parent, studies)}")
+    if path in seen:
+        raise StudyError(f"{path}: extends: a study cannot extend itself, not even by way of {seen[-1].name}")
+    return _declared(path.with_name(f"{parent}.yaml"), (*seen, path)) | declared
 
 
 def load_config(config: dict[str, Any], path: Path = Path("config.yaml")) -> Config:
@@ -167,7 +180,7 @@ def validate(model: type[Model], declared: dict[str, Any], path: Path) -> Model:
 def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     """Say that a name is not known, which are, and which comes nearest."""
     names = sorted(valid)
-    nearest = _nearest(found, names)
+    nearest = _nearest(str(found), names)
     shown = ", ".join(names[:16]) + (", …" if len(names) > 16 else "")
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
     return f"unknown {kind} {_shown(found)}; expected one of: {shown or 'none declared'}{hint}"
@@ -177,7 +190,7 @@ def _explain(model: type[BaseModel], problems: Sequence[Any]) -> list[str]:
     """One line for each place that is wrong; of a mistyped key only that it is unknown, not also that it is missing."""
     lines: dict[str, list[str]] = {}
     missing: dict[str, list[str]] = {}
-    mistyped = set()
+    mistyped: set[str] = set()
     for problem in problems:
         location = [part for part in problem["loc"] if not _is_validator_step(part)]
         where = key_path(location)
@@ -199,10 +212,10 @@ def _expected(problem: Any) -> str:
         return unknown("value", found, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping of keys", message)
-    kind = {dict: "a mapping", list: "a list"}.get(type(found))
-    if kind:
-        return message if problem["type"] == "value_error" else f"{message}; found {kind}"
-    return f"{message}; found {_shown(found)}"
+    if not isinstance(found, dict | list):
+        return f"{message}; found {_shown(found)}"
+    kind = "a mapping" if isinstance(found, dict) else "a list"
+    return message if problem["type"] == "value_error" else f"{message}; found {kind}"
 
 
 def key_path(location: Iterable[str | int]) -> str:

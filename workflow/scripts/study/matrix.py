@@ -54,6 +54,7 @@ class Matrix:
     samples: dict[str, ExpandedSample]
     runs: dict[RunKey, Run]
     missing: dict[tuple[RunKey, int], str]
+    subsets: dict[str, set[tuple[RunKey, int]]]
 
     @property
     def checkpoints(self) -> int:
@@ -89,7 +90,19 @@ def expand(study: Study, path: Path) -> Matrix:
         raise StudyError(f"{path}: blocks: no cell is left to run; every one is excluded or expected to be missing")
     for run in runs.values():
         run.epochs = dict(sorted(run.epochs.items()))
-    return Matrix(samples, dict(sorted(runs.items())), missing)
+    everything = [(key, epoch) for key, run in runs.items() for epoch in run.epochs] + list(missing)
+    subsets = {}
+    for name, subset in study.subsets.items():
+        where = f"{path}: subsets.{name}.all_but"
+        absent = {
+            cell
+            for index, match in enumerate(subset.all_but)
+            for cell in _matching(everything, match, study, samples, f"{where}[{index}]")
+        }
+        if len(absent) == len(everything):
+            raise StudyError(f"{where}: no cell is left; every one is excepted")
+        subsets[name] = set(everything) - absent
+    return Matrix(samples, dict(sorted(runs.items())), missing, subsets)
 
 
 def select(patterns: Sequence[str], names: Iterable[str], kind: str, where: str) -> list[str]:

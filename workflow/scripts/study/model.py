@@ -267,6 +267,12 @@ class Block(Strict):
     )
 
 
+class Subset(Strict):
+    """A named part of the study: every cell but those that match; for labels and for `only: subset=NAME`."""
+
+    all_but: list[Match] = Field(min_length=1, description="Cells that are not part of it.")
+
+
 BenchmarkFormat = Literal[
     "items",
     "gsm8k",
@@ -336,8 +342,24 @@ class Similarity(Strict):
     ngram: int = Field(default=3, ge=1, le=20, description="Words in an n-gram (characters in scripts without spaces).")
 
 
+class Decontamination(Strict):
+    """What happens to training rows that hold a benchmark's items."""
+
+    ngram: int = Field(default=8, ge=1, le=50, description="Words in an n-gram.")
+    threshold: float = Field(
+        default=0.7, gt=0, le=1, description="A row holds an item if it has at least this share of the item's n-grams."
+    )
+    action: Literal["report", "drop"] = Field(
+        default="report",
+        description="List such rows, or leave them out of training; with `drop`, a new benchmark makes new samples.",
+    )
+
+
 class Study(Strict):
-    """Everything scientific about a study, in one file."""
+    """Everything scientific about a study, in one file.
+
+    A file may begin with `extends: NAME`: sections that it does not have are those of that study in the same folder.
+    """
 
     title: str = Field(default="", description="One line for the report.")
     template: Template = Field(default=Template(), description="The prompt.")
@@ -350,9 +372,18 @@ class Study(Strict):
     recipes: dict[str, Recipe] = Field(min_length=1, description="Training settings by name.")
     seeds: Seeds = Field(default=[0], description="Seeds of every run, unless a block says others.")
     blocks: dict[str, Block] = Field(min_length=1, description="The matrix, as named products.")
+    subsets: dict[str, Subset] = Field(default={}, description="Named parts of the matrix.")
     benchmarks: dict[str, Benchmark] = Field(min_length=1, description="Benchmarks by name.")
     evaluation: Evaluation = Field(default=Evaluation(), description="How benchmarks are run.")
+    keep_weights: Literal["all", "deltas", "adapters", "none"] = Field(
+        default="all",
+        description="Weights of a checkpoint once it is measured: all; deltas (lossless, against the base); adapters "
+        "only; or none, just the measurements. They are made again, to the byte, if something needs them later.",
+    )
     similarity: Similarity = Field(default=Similarity(), description="How samples and benchmarks are compared.")
+    decontamination: Decontamination = Field(
+        default=Decontamination(), description="Training rows that hold items of the benchmarks."
+    )
     analyses: AnalysisOptions = Field(default=AnalysisOptions(), description="Options of the analyses.")
 
 

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import BaseModel
+
 from sft_atlas.study.identity import STAGE_VERSIONS, fingerprint, spec_file, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import ExpandedSample, Matrix, Run, RunKey
@@ -77,10 +79,12 @@ class Plan:
     tokens: dict[tuple[str, str], Spec] = field(default_factory=dict)
     perplexity: dict[str, Spec] = field(default_factory=dict)
     similarity: dict[str, Spec] = field(default_factory=dict)
+    contamination: dict[str, Spec] = field(default_factory=dict)
     train: dict[RunKey, Spec] = field(default_factory=dict)
     run_tokens: dict[RunKey, Spec] = field(default_factory=dict)
     scores: dict[RunKey | str, Spec] = field(default_factory=dict)
     weights: dict[RunKey, Spec] = field(default_factory=dict)
+    release: dict[RunKey, Spec] = field(default_factory=dict)
 
     def add(self, spec: Spec) -> Spec:
         """Register a job.
@@ -101,6 +105,10 @@ class Plan:
         """Everything a run leads to: its training, scores and weights."""
         return [self.train[key].output, self.scores[key].output, self.weights[key].output]
 
+    def released(self) -> list[str]:
+        """Proofs that the weights of measured checkpoints are given back, if the study does not keep them all."""
+        return [self.release[key].output for key in self.matrix.runs if key in self.release]
+
     def of_base(self, base: str) -> list[str]:
         """Everything about a base: itself, its scores and perplexities, and all its runs."""
         own = [self.bases[base].output, self.scores[base].output, self.perplexity[base].output]
@@ -114,7 +122,7 @@ class Plan:
 
     def results(self) -> list[str]:
         """What the tables of the study are collected from."""
-        specs = [*self.tokens.values(), *self.similarity.values()]
+        specs = [*self.tokens.values(), *self.similarity.values(), *self.contamination.values()]
         specs += [table[base] for base in self.bases for table in (self.perplexity, self.scores)]
         specs += [self.run_tokens[key] for key in self.matrix.runs]
         paths = [spec.output for spec in specs] + [path for key in self.matrix.runs for path in self.of_run(key)]
@@ -123,7 +131,7 @@ class Plan:
     def needed(self) -> list[Spec]:
         """The jobs that lead to the study's results, in the order of the plan."""
         wanted: set[str] = set()
-        waiting = self.results()
+        waiting = [*self.results(), *self.released()]
         while waiting:
             output = waiting.pop()
             if output not in wanted:
@@ -139,7 +147,7 @@ class Plan:
         """
         if not only:
             return self
-        keys = ("base", "sample", "recipe", "seed", "block")
+        keys = ("base", "sample", "recipe", "seed", "block", "subset")
         wanted: dict[str, list[str]] = {}
         for part in only.split(","):
             key, equals, pattern = part.strip().partition("=")
@@ -150,8 +158,10 @@ class Plan:
             wanted.setdefault(key, []).append(pattern)
 
         def meant(run: Run) -> bool:
-            names = {key: [str(getattr(run.key, key))] for key in keys[:-1]}
+            names = {key: [str(getattr(run.key, key))] for key in keys[:4]}
             names["block"] = [block for blocks in run.epochs.values() for block in blocks]
+            cells = {(run.key, epoch) for epoch in run.epochs}
+            names["subset"] = [name for name, subset in self.matrix.subsets.items() if cells & subset]
             return all(
                 any(fnmatchcase(name, pattern) for name in names[key] for pattern in patterns)
                 for key, patterns in wanted.items()
@@ -167,6 +177,7 @@ class Plan:
             bases={base: spec for base, spec in self.bases.items() if base in bases},
             tokens={pair: spec for pair, spec in self.tokens.items() if pair[0] in bases and pair[1] in samples},
             similarity={sample: spec for sample, spec in self.similarity.items() if sample in samples},
+            contamination={sample: spec for sample, spec in self.contamination.items() if sample in samples},
         )
 
     def study_specs(self, present: Callable[[str], bool] = lambda path: True, place: str = "") -> dict[str, Spec]:
@@ -198,10 +209,11 @@ def build_plan(study: Study, matrix: Matrix, name: str) -> Plan:
         plan.samples[sample] = plan.add(_sample_spec(plan, matrix.samples[sample]))
     for benchmark, declared in sorted(study.benchmarks.items()):
         plan.benchmarks[benchmark] = plan.add(_benchmark_spec(benchmark, declared))
+    for sample in sorted(used):
+        plan.similarity[sample] = plan.add(_comparison_spec(plan, sample, "similarity", study.similarity))
+        plan.contamination[sample] = plan.add(_comparison_spec(plan, sample, "contamination", study.decontamination))
     for base in sorted({key.base for key in matrix.runs}):
         _plan_base(plan, base, study.bases[base])
-    for sample in sorted(used):
-        plan.similarity[sample] = plan.add(_similarity_spec(plan, sample))
     for key in matrix.runs:
         _plan_run(plan, key)
     return plan
@@ -294,21 +306,25 @@ def _plan_tokens(plan: Plan, base: str, sample: str, length: int) -> Spec:
     tokenizer, drawn = plan.tokenizers[base], plan.samples[sample]
     owner = PurePosixPath(tokenizer.output).parent.name
     identity = {"tokenizer": tokenizer.hash, "sample": drawn.hash, "max_length": length}
-    spec = _manifest(
-        "tokens", f"tokens/{owner}/{sample}", identity, {"tokenizer": tokenizer.output, "sample": drawn.output}
-    )
-    return plan.add(spec)
+    inputs = {"tokenizer": tokenizer.output, "sample": drawn.output}
+    if plan.study.decontamination.action == "drop":
+        contamination = plan.contamination[sample]
+        # not the hash of that job, which holds the benchmarks' names
+        identity["without"] = contamination.identity | {"benchmarks": sorted(b.hash for b in plan.benchmarks.values())}
+        inputs["contamination"] = contamination.output
+    return plan.add(_manifest("tokens", f"tokens/{owner}/{sample}", identity, inputs))
 
 
-def _similarity_spec(plan: Plan, sample: str) -> Spec:
+def _comparison_spec(plan: Plan, sample: str, stage: str, options: BaseModel) -> Spec:
+    """A sample against every benchmark."""
     drawn = plan.samples[sample]
     identity = {
         "sample": drawn.hash,
         "benchmarks": {name: spec.hash for name, spec in plan.benchmarks.items()},
-        "options": plan.study.similarity.model_dump(),
+        "options": options.model_dump(exclude={"action"}),
     }
     inputs = {"sample": drawn.output, "benchmarks": {name: spec.output for name, spec in plan.benchmarks.items()}}
-    return _table("similarity", str(PurePosixPath(drawn.output).parent), identity, inputs)
+    return _table(stage, str(PurePosixPath(drawn.output).parent), identity, inputs)
 
 
 def _plan_run(plan: Plan, key: RunKey) -> None:
@@ -332,6 +348,12 @@ def _plan_run(plan: Plan, key: RunKey) -> None:
     plan.scores[key] = plan.add(_score_spec(plan, folder, train, epochs, base))
     identity = {"run": run_id, "base": base.hash, "epochs": epochs}
     plan.weights[key] = plan.add(_table("weights", folder, identity, {"base": base.output, "train": train.output}))
+    if study.keep_weights != "all":
+        readers = {"scores": plan.scores[key], "weights": plan.weights[key]}
+        identity = {"run": run_id, "epochs": epochs, "keep": study.keep_weights}
+        identity |= {stage: spec.hash for stage, spec in readers.items()}
+        inputs = {"base": base.output, "train": train.output, **{stage: spec.output for stage, spec in readers.items()}}
+        plan.release[key] = plan.add(_table("release", folder, identity, inputs, "json"))
 
 
 def recipe_identity(recipe: Recipe) -> dict[str, Any]:
@@ -435,7 +457,7 @@ def _manifest(
 
 
 def _table(stage: str, folder: str, identity: dict[str, Any], inputs: dict[str, Any], suffix: str = "parquet") -> Spec:
-    hash8 = spec_hash(stage, STAGE_VERSIONS[stage], identity)
+    hash8 = spec_hash(stage, STAGE_VERSIONS.get(stage, 0), identity)
     return Spec(stage, f"{folder}/{_TABLE_NAMES.get(stage, stage)}-{hash8}.{suffix}", identity, inputs)
 
 

@@ -1,0 +1,233 @@
+"""Pinned snapshots from the hub's cache, and what a user is told when they cannot be had; no network is used."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from sft_atlas import bases, hub
+from sft_atlas.data.sources import DataError, source_files
+from sft_atlas.files import read_json
+from tests.unit.helpers import content
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MODEL = {"config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}", "README.md": "x"}
+
+
+def cached(home: Path, kind: str, files: dict[str, str]) -> Path:
+    """Lay out a cached snapshot as the hub's library does; returns the snapshot's folder."""
+    repository = home / "hub" / f"{kind}s--owner--name"
+    snapshot = repository / "snapshots" / COMMIT
+    for name, text in files.items():
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).write_text(text)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(COMMIT)
+    return snapshot
+
+
+def fetch_offline(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call `fetch` in a process of its own: where the cache lies is decided when the hub's library is imported."""
+    code = (
+        "import sys\nfrom sft_atlas.data.sources import DataError\nfrom sft_atlas.hub import fetch\n"
+        "try: print(fetch(*sys.argv[1:]))\nexcept DataError as error: sys.exit(str(error))"
+    )
+    environment = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PATH": ""}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "main"])
+def test_a_cached_snapshot_needs_no_network(revision: str, tmp_path: Path) -> None:
+    snapshot = cached(tmp_path, "model", MODEL)
+    done = fetch_offline(tmp_path, "owner/name", revision, "model")
+    assert done.stdout.strip() == str(snapshot), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "kind"),
+    [("owner/other", COMMIT, "model"), ("owner/name", COMMIT[::-1], "model"), ("owner/name", COMMIT, "dataset")],
+    ids=["another repository", "another revision", "another kind"],
+)
+def test_what_is_not_cached_is_named(repository: str, revision: str, kind: str, tmp_path: Path) -> None:
+    cached(tmp_path, "model", MODEL)
+    done = fetch_offline(tmp_path, repository, revision, kind)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"hub {repository}@{revision}: not in the local cache")
+    assert "HF_HUB_OFFLINE is set" in line
+    assert line.endswith("fetch it on a machine with network, or give a local `path`")
+
+
+def answer(status: int) -> httpx2.Response:
+    return httpx2.Response(status, request=httpx2.Request("GET", "https://hub.test/owner/name"))
+
+
+FAILURES: dict[str, tuple[Callable[[], Exception], str]] = {
+    "gated": (
+        lambda: GatedRepoError("x", response=answer(403)),
+        "gated; accept its terms on the hub, then",
+    ),
+    "no repository": (lambda: RepositoryNotFoundError("x", response=answer(404)), "there is no such model repository"),
+    "no revision": (
+        lambda: RevisionNotFoundError("x", response=answer(404)),
+        "no such revision; give a commit",
+    ),
+    "server error": (lambda: HfHubHTTPError("x", response=answer(500)), "the hub cannot be reached: HfHubHTTPError"),
+    "no connection": (lambda: ConnectionError("x"), "the hub cannot be reached: ConnectionError"),
+    "nothing cached": (lambda: LocalEntryNotFoundError("x"), "not in the local cache"),
+    "offline": (lambda: OfflineModeIsEnabled("x"), "not in the local cache"),
+    "disk full": (lambda: OSError(28, "No space left on device"), "No space left on device"),
+}
+
+
+@pytest.mark.parametrize(("failure", "said"), FAILURES.values(), ids=FAILURES)
+def test_every_failure_says_what_to_do(
+    failure: Callable[[], Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise failure()
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    with pytest.raises(DataError) as raised:
+        hub.fetch("owner/name", COMMIT, "model")
+    assert str(raised.value).startswith(f"hub owner/name@{COMMIT}: ")
+    assert said in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What the hub's library was asked for; it answers with a folder."""
+    found: dict[str, Any] = {}
+
+    def download(repository: str, **options: Any) -> str:
+        found.update(options, repository=repository)
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    return found
+
+
+def chosen(asked: dict[str, Any], names: list[str]) -> set[str]:
+    """Which files of a repository those patterns fetch."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
+    return set(filter_repo_objects(names, **patterns))
+
+
+def test_of_a_model_only_weights_config_and_tokenizer_are_fetched(asked: dict[str, Any]) -> None:
+    hub.fetch("owner/name", COMMIT, "model")
+    assert (asked["repository"], asked["revision"], asked["repo_type"]) == ("owner/name", COMMIT, "model")
+    wanted = {
+        "config.json",
+        "generation_config.json",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "vocab.json",
+        "merges.txt",
+    }
+    others = {
+        "pytorch_model.bin",
+        "modeling_custom.py",
+        "README.md",
+        "training_args.bin",
+        "consolidated.safetensors",
+        "original/model.safetensors",
+        "onnx/tokenizer.json",
+    }
+    assert chosen(asked, sorted(wanted | others)) == wanted
+
+
+def test_of_a_dataset_the_declared_files_are_fetched(asked: dict[str, Any]) -> None:
+    hub.fetch("owner/name", "main", "dataset", ["data/train*.parquet"])
+    assert asked["repo_type"] == "dataset"
+    assert chosen(asked, ["data/train-0.parquet", "data/test-0.parquet", "x.py"]) == {"data/train-0.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("files", "read"),
+    [
+        (["data/train-*"], ["data/train-0.parquet", "data/train-1.parquet"]),
+        (["*.jsonl", "data/test*"], ["data/test-0.parquet", "extra.jsonl"]),
+        ([], ["data/test-0.parquet", "data/train-0.parquet", "data/train-1.parquet", "extra.jsonl"]),
+    ],
+)
+def test_a_source_reads_its_own_files_of_a_shared_cache(
+    files: list[str], read: list[str], asked: dict[str, Any], tmp_path: Path
+) -> None:
+    """Another study may have fetched other files of the same snapshot."""
+    snapshot = tmp_path / "snapshot"
+    for name in ("data/train-1.parquet", "data/train-0.parquet", "data/test-0.parquet", "extra.jsonl", "x.py"):
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).touch()
+    source = {"hub": {"id": "owner/name", "revision": COMMIT, "files": files}}
+    assert [str(file.relative_to(snapshot)) for file in source_files(source, [])] == read
+
+
+def test_a_source_without_files_is_an_error(asked: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "snapshot").mkdir()
+    source = {"hub": {"id": "owner/name", "revision": COMMIT, "files": ["train*"]}}
+    with pytest.raises(DataError, match=rf"hub owner/name@{COMMIT}: no file matches \['train\*'\]"):
+        source_files(source, [])
+
+
+# --- a fetched model becomes a base
+
+
+def link(root: Path) -> Path:
+    """Run the stage on the fetched snapshot; the base's `model/` folder."""
+    identity = {"source": {"hub": {"id": "owner/name", "revision": COMMIT, "files": []}}}
+    spec = content("base", "bases/fetched-00000000/manifest.json", identity)
+    bases.run(spec, root)
+    return (root / spec["output"]).with_name("model")
+
+
+def snapshot_of(tmp_path: Path, names: list[str]) -> Path:
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for name in names:
+        (snapshot / name).write_text(json.dumps(name))
+    return snapshot
+
+
+def test_a_fetched_model_is_linked_and_hashed(asked: dict[str, Any], tmp_path: Path) -> None:
+    names = [*MODEL, "pytorch_model.bin", "modeling.py", "consolidated.safetensors"]
+    snapshot = snapshot_of(tmp_path, names)
+    folder = link(tmp_path / "results")
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert all(file.resolve().parent == snapshot for file in folder.iterdir())
+    files = read_json(folder.with_name("manifest.json"))["files"]
+    assert [file["name"] for file in files] == ["model/config.json", "model/model.safetensors", "model/tokenizer.json"]
+
+
+def test_a_model_in_pickles_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    snapshot_of(tmp_path, ["config.json", "pytorch_model.bin"])
+    with pytest.raises(DataError, match=r"no \.safetensors file \(only pytorch_model\.bin, which could run code"):
+        link(tmp_path / "results")
+    assert not (tmp_path / "results/bases/fetched-00000000/model").exists()
+
+
+def test_a_folder_that_is_no_model_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    snapshot_of(tmp_path, ["model.safetensors"])
+    with pytest.raises(DataError, match=r"there is no config\.json"):
+        link(tmp_path / "results")
