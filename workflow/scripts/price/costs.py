@@ -105,11 +105,11 @@ def evaluate_cost(
 ) -> Cost:
     """Every benchmark in every number of shots on each checkpoint of a run.
 
-    A checkpoint takes read + sum of: requests · request_seconds; prompt tokens · 2 N / C, where k worked examples make
-    a prompt k + 1 times as long, up to the longest context; and for generated answers
+    A checkpoint takes read + sum of: building and tokenising its requests; prompt tokens · 2 N / C, where k worked
+    examples make a prompt k + 1 times as long, up to the longest context; and for generated answers
     batches · max_tokens · (decode_step_seconds + N · bytes / B + batch · 2 N / C). A batch goes on until its last
-    sequence stops, so nearly always to `max_tokens`. Disk: 100 bytes for each item's result. Memory: weights (fp32 of merged adapters), and keys and values of
-    a batch at the longest context.
+    sequence stops, so nearly always to `max_tokens`. Memory: weights (fp32 of merged adapters), and keys and values of
+    a batch at the longest context. Disk: about 100 bytes for each item's result.
     """
     speed, n, width = throughput()[on], model.parameters, BYTES[settings.precision]
     rate, share = _rate(on, "forward_share"), throughput()["evaluation"]
@@ -121,7 +121,8 @@ def evaluate_cost(
             items += size.items
             requests = size.items * size.passes
             prompt = min(size.tokens * (1 + shots), settings.max_length)
-            seconds += requests * (share["request_seconds"] + prompt * 2 * n / rate)
+            seconds += requests * (share["request_seconds"] + prompt * share["request_seconds_per_token"])
+            seconds += requests * prompt * 2 * n / rate
             if size.generates:
                 batch = min(settings.batch_size, size.items)
                 batches = math.ceil(size.items / settings.batch_size)
