@@ -98,8 +98,9 @@ def test_evaluation_costs_what_the_study_reports(study: Study) -> None:
 
     The bands are wide since the reported times are. A full model takes 9,841 s (Qwen2.5) to 56,811 s (Chinese-Mistral),
     at one size: that depends on whether a model ends its answers, which no size tells, so a family is held to a factor
-    of five and their median to two. Families' sums hold LoRA models, 1 to 10 times dearer there (adapters left unmerged;
-    Mistral's take 174,795 s for half of the set): the price, which is of merged ones, lies below, and is held to a third.
+    of five and their median to two. Families' sums hold LoRA models, 1 to 10 times dearer there (adapters left
+    unmerged; Mistral's take 174,795 s for half of the set): the price, which is of merged ones, lies below, and is held
+    to a third.
     """
     choices = {"mmlu", "cmmlu", "jmmlu", "hellaswag", "boolq"}
     generated = {
@@ -119,7 +120,7 @@ def test_evaluation_costs_what_the_study_reports(study: Study) -> None:
         one = prices.of(plan.scores[RunKey(base, "lima-1k", "full-cosine", 0)]).seconds
         ratios.append(one / reported)
         sums = f"{families[base]:>11,} {family:>11,} {families[base] / family:>5.2f}"
-        print(f"{base:<26}{models[base]:>6} {one:>13,.0f} {reported:>9,} {ratios[-1]:>5.2f} {sums}")
+        print(f"{base:<26}{models[base]:>6} {one:>11,.0f} {reported:>9,} {ratios[-1]:>5.2f} {sums}")
     together = sum(families.values()) / sum(family for _, family in REPORTED.values())
     print(
         f"median {median(ratios):.2f}; together {sum(families.values()) / 3600:,.0f} GPU-hours of 8,348: {together:.2f}"

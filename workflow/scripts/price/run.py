@@ -67,7 +67,7 @@ def statements(facts: dict[str, Any], now: int) -> list[str]:
     lines = [
         f"Wall time of what is left, by number of {workers}, without queues and failures: {wall}.",
         f"Disk now: {size(now)}. At the end, and at peak with {facts['gpus']} {workers}, by the weights kept:",
-        *(f"  {KEPT[found['kept']]}: {size(found['end'])}, at peak {size(found['peak'])}" for found in facts["disk"]),
+        *(f"  {_disk(found, facts['keep_weights'])}" for found in facts["disk"]),
     ]
     for found in facts["too_large"]:
         lines.append(
@@ -150,11 +150,16 @@ def figures(facts: dict[str, Any]) -> str:
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
+def _disk(found: dict[str, Any], keep: str) -> str:
+    mark = " (this study's keep_weights)" if found["kept"] == keep else ""
+    return f"{KEPT[found['kept']]}: {size(found['end'])}, at peak {size(found['peak'])}{mark}"
+
+
 def _title(facts: dict[str, Any]) -> str:
     return (
         f"{facts['models']:,} fine-tuned models from {facts['runs']:,} runs of {facts['bases']} bases, "
         f"{facts['benchmarks']} benchmarks: about {hours(facts['total']['gpu_hours'])} GPU-hours and "
-        f"{size(facts['total']['disk'])} of disk"
+        f"{hours(facts['total']['cpu_hours'])} CPU-hours"
     )
 
 
