@@ -21,6 +21,31 @@ rule make_tokenizer:
         JOB
 
 
+# Network is a matter of the login node; pre-training is not.
+FETCHED = [spec.hash for spec in FULL_PLAN.bases.values() if "micro" not in spec.identity["source"]]
+
+
+rule fetch_base:
+    input:
+        job_inputs(BASE),
+    output:
+        in_results(BASE),
+    log:
+        "logs/bases/{name}-{hash}.log",
+    wildcard_constraints:
+        hash="|".join(FETCHED) or "none",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=16000,
+        runtime=12 * 60,
+    params:
+        spec=job_param(BASE),
+    shell:
+        JOB
+
+
 rule make_base:
     input:
         job_inputs(BASE),
@@ -28,6 +53,8 @@ rule make_base:
         in_results(BASE),
     log:
         "logs/bases/{name}-{hash}.log",
+    wildcard_constraints:
+        hash="(?!{})[0-9a-f]{{8}}".format("|".join(FETCHED) or "none"),
     conda:
         ENVIRONMENT
     threads: threads_of(BASE)

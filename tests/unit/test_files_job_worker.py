@@ -185,7 +185,7 @@ def run(spec, root):
     if do == "die":
         os._exit(3)
     if do == "sleep":
-        time.sleep(600)
+        time.sleep(60)
 '''
 # The same interpreter with the stage `fake`, and as little as possible to import in the shared process.
 PRELUDE = (
@@ -352,7 +352,10 @@ class Shared:
     def close(self) -> None:
         for process in self.processes:
             process.kill()
-            process.communicate()
+            process.wait()
+            # not read to their end, which a job that outlives a broken worker would put off
+            for pipe in filter(None, (process.stdout, process.stderr)):
+                pipe.close()
         shutil.rmtree(self.socket.parent, ignore_errors=True)
 
 

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
+import torch
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -17,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors.torch import load_file
 
 from sft_atlas import bases, hub
 from sft_atlas.data.sources import DataError, source_files
@@ -102,6 +105,7 @@ def test_every_failure_says_what_to_do(
         raise failure()
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "_check_room", lambda *_: None)
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(DataError) as raised:
         hub.fetch("owner/name", COMMIT, "model")
@@ -116,9 +120,12 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def download(repository: str, **options: Any) -> str:
-        found.update(options, repository=repository)
+        # a second request is for pickled weights, where the first brought no safetensors
+        if not found:
+            found.update(options, repository=repository)
         return str(tmp_path / "snapshot")
 
+    monkeypatch.setattr(hub, "_check_room", lambda *_: None)
     monkeypatch.setattr(hub, "snapshot_download", download)
     return found
 
@@ -220,10 +227,36 @@ def test_a_fetched_model_is_linked_and_hashed(asked: dict[str, Any], tmp_path: P
     assert [file["name"] for file in files] == ["model/config.json", "model/model.safetensors", "model/tokenizer.json"]
 
 
-def test_a_model_in_pickles_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
-    snapshot_of(tmp_path, ["config.json", "pytorch_model.bin"])
-    with pytest.raises(DataError, match=r"no \.safetensors file \(only pytorch_model\.bin, which could run code"):
+def test_weights_in_pickles_are_converted(asked: dict[str, Any], tmp_path: Path) -> None:
+    snapshot_of(tmp_path, ["config.json"])
+    shared = torch.arange(6.0).reshape(2, 3)
+    parts = [{"embed": shared, "head": shared}, {"norm": torch.ones(3, dtype=torch.bfloat16)}]
+    for number, part in enumerate(parts, 1):
+        torch.save(part, tmp_path / f"snapshot/pytorch_model-{number:05d}-of-00002.bin")
+    folder = link(tmp_path / "results")
+    index = read_json(folder / "model.safetensors.index.json")["weight_map"]
+    # tied weights are stored once
+    assert set(index) == {"embed", "norm"}
+    loaded = {name: load_file(folder / file)[name] for name, file in index.items()}
+    assert torch.equal(loaded["embed"], shared) and loaded["norm"].dtype == torch.bfloat16
+
+
+class Payload:
+    """What a hostile pickle could hold."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def test_a_pickle_that_holds_more_than_tensors_is_not_read(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    snapshot_of(tmp_path, ["config.json"])
+    torch.save({"weight": torch.ones(2), "extra": Payload()}, tmp_path / "snapshot/pytorch_model.bin")
+    with pytest.raises(DataError, match=r"pytorch_model\.bin: holds more than tensors and is not read"):
         link(tmp_path / "results")
+    assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "results/bases/fetched-00000000/model").exists()
 
 
@@ -231,3 +264,17 @@ def test_a_folder_that_is_no_model_is_refused(asked: dict[str, Any], tmp_path: P
     snapshot_of(tmp_path, ["model.safetensors"])
     with pytest.raises(DataError, match=r"there is no config\.json"):
         link(tmp_path / "results")
+
+
+def test_a_download_that_the_disk_cannot_hold_is_refused_before_its_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [SimpleNamespace(rfilename="model.safetensors", size=10**18), SimpleNamespace(rfilename="x.h5", size=1)]
+
+    class Api:
+        def repo_info(self, *_: object, **__: object) -> SimpleNamespace:
+            return SimpleNamespace(siblings=files, sha=COMMIT)
+
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: pytest.fail("a download was begun"))
+    with pytest.raises(DataError, match=r"owner/name@main.*1000000000\.0 GB are needed"):
+        hub.fetch("owner/name", "main", "model")

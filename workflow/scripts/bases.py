@@ -6,10 +6,11 @@ A hub snapshot or a local folder is linked, file by file, and hashed; a micro ba
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from sft_atlas.data.sources import DataError
-from sft_atlas.files import content_hash, whole, write_record
+from sft_atlas.files import content_hash, whole, write_json, write_record
 from sft_atlas.prompt import prompt
 
 TOKENIZER_DOCUMENTS = 6000
@@ -65,15 +66,47 @@ def _source_folder(source: dict[str, Any], files: list[str]) -> Path:
     return Path(files[0]).parent
 
 
+def _convert(pickles: list[Path], folder: Path) -> None:
+    """Write the tensors of pickled weights as safetensors; whatever else a pickle holds is refused, never run.
+
+    Raises:
+        DataError: a file holds more than tensors.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    index: dict[str, str] = {}
+    size = 0
+    for number, pickle in enumerate(pickles, 1):
+        try:
+            state = torch.load(pickle, map_location="cpu", weights_only=True, mmap=True)
+        except UnpicklingError as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{pickle}: holds more than tensors and is not read ({reason})") from None
+        name = f"model-{number:05d}-of-{len(pickles):05d}.safetensors"
+        # tied weights share memory, which safetensors refuses: the first name keeps them
+        seen: set[int] = set()
+        tensors = {}
+        for key, tensor in state.items():
+            if tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                tensors[key] = tensor.contiguous()
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+        index |= dict.fromkeys(tensors, name)
+        size += sum(tensor.nbytes for tensor in tensors.values())
+    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": index})
+
+
 def _link(source: Path, folder: Path) -> None:
     """Link the files of a model into the results, so that 15 GB are not copied; unsafe formats are left behind."""
     names = [file.name for file in source.iterdir() if file.is_file() and not fnmatchcase(file.name, CONSOLIDATED)]
     if "config.json" not in names:
         raise DataError(f"{source}: there is no config.json; expected the folder of a transformers model")
     if not any(name.endswith(".safetensors") for name in names):
-        pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
-        found = f"only {', '.join(pickles)}, which could run code when read" if pickles else "no weights"
-        raise DataError(f"{source}: no .safetensors file ({found}); save the model again as safetensors")
+        pickles = sorted(name for name in names if fnmatchcase(name, "pytorch_model*.bin"))
+        if not pickles:
+            raise DataError(f"{source}: holds no weights; expected .safetensors files")
+        _convert([source / name for name in pickles], folder)
     for name in names:
         if name.endswith((".safetensors", ".json", ".txt", ".model", ".jinja")):
             (folder / name).symlink_to((source / name).resolve())

@@ -38,7 +38,6 @@ SCHEMA = {
     "items": pl.String,
 }
 ITEM_SCHEMA = {"item": pl.String, "score": pl.Float64, "response": pl.String}
-METRICS = {"multiple_choice": "accuracy", "generation": "exact_match"}
 
 
 def run(spec: dict[str, Any], root: Path) -> None:
@@ -63,7 +62,7 @@ def run(spec: dict[str, Any], root: Path) -> None:
             piece = _place(output, epoch) / f"{declared['items']}-{shots}shot-{digest(made_from)}.parquet"
             if recorded(piece.with_suffix(".json"), made_from) is None:
                 wanted[name, shots] = (piece, made_from)
-            metric = METRICS[read_json(benchmarks[name])["kind"]]
+            metric = metric_name(read_json(benchmarks[name]))
             rows.append((epoch, name, shots, metric, piece))
         if wanted:
             _score(identity, root, spec, epoch, benchmarks, wanted)
@@ -72,6 +71,13 @@ def run(spec: dict[str, Any], root: Path) -> None:
         for epoch, name, shots, metric, piece in rows
     ]
     write_table(output, pl.DataFrame(table, schema=SCHEMA, orient="row"))
+
+
+def metric_name(facts: dict[str, Any]) -> str:
+    """What a benchmark's score is called: accuracy, exact_match, contains_answer or bleu."""
+    if facts["kind"] == "multiple_choice":
+        return "accuracy"
+    return {"contains": "contains_answer", "bleu": "bleu"}.get(facts["compare"], "exact_match")
 
 
 def score(items: pl.DataFrame) -> tuple[float | None, float | None, int]:

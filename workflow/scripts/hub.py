@@ -2,11 +2,12 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -15,11 +16,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import filter_repo_objects
 
 from sft_atlas.bases import CONSOLIDATED
 from sft_atlas.data.sources import DataError
 
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
 
 
@@ -35,10 +38,16 @@ def fetch(repository: str, revision: str, kind: Literal["model", "dataset"], pat
     ignored = ["*/*", CONSOLIDATED] if kind == "model" else None
     wanted = list(patterns) or [*MODEL_FILES, *TOKENIZER_FILES]
     try:
-        folder = snapshot_download(
-            repository, revision=revision, repo_type=kind, allow_patterns=wanted, ignore_patterns=ignored
+        _check_room(repository, revision, kind, wanted, ignored)
+        folder = Path(
+            snapshot_download(
+                repository, revision=revision, repo_type=kind, allow_patterns=wanted, ignore_patterns=ignored
+            )
         )
-        return Path(folder)
+        if kind == "model" and not any(folder.glob("*.safetensors")):
+            # an old repository: the base's stage converts these without running what they may hold
+            snapshot_download(repository, revision=revision, repo_type=kind, allow_patterns=[*PICKLES])
+        return folder
     except GatedRepoError:
         raise DataError(f"{where}: gated; accept its terms on the hub, then set HF_TOKEN or log in") from None
     except RevisionNotFoundError:
@@ -53,3 +62,27 @@ def fetch(repository: str, revision: str, kind: Literal["model", "dataset"], pat
             f"{where}: not in the local cache and the hub cannot be reached{offline}: {type(error).__name__}; "
             "fetch it on a machine with network, or give a local `path`"
         ) from None
+
+
+def _check_room(repository: str, revision: str, kind: str, wanted: list[str], ignored: list[str] | None) -> None:
+    """Refuse a download that the cache's disk cannot hold, before its first byte.
+
+    Raises:
+        OSError: no space is left for the files that are not in the cache yet.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return
+    info: Any = HfApi().repo_info(repository, revision=revision, repo_type=kind, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    names = filter_repo_objects(sizes, allow_patterns=wanted, ignore_patterns=ignored)
+    missing = sum(
+        sizes[name]
+        for name in names
+        if not isinstance(try_to_load_from_cache(repository, name, revision=info.sha, repo_type=kind), str)
+    )
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if missing > free:
+        needed = f"{missing / 1e9:.1f} GB are needed at {cache}, {free / 1e9:.1f} GB are free"
+        raise OSError(errno.ENOSPC, needed)

@@ -89,8 +89,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sft_atlas.job", description=__doc__.splitlines()[0])
     parser.add_argument("spec", type=Path, help="the frozen specification, a file that ends in .spec.json")
     path = parser.parse_args(arguments).spec
+    # only what comes from the hub may ask for it: compute nodes have no network, and a job must not depend on one
+    fetches = path.exists() and "hub" in read_json(path)["identity"].get("source", {})
+    if not fetches:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     socket = os.environ.get("SFT_ATLAS_WORKER")
-    if socket:
+    if socket and not fetches:
         from sft_atlas import worker
 
         return worker.request(Path(socket), path)

@@ -161,6 +161,7 @@ def _launch(path: Path) -> int:
     with path.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "sft_atlas.worker", str(path), owner],
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
