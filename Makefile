@@ -22,7 +22,7 @@ test-slow: $(INSTALLED)
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
-	snakefmt --check --quiet Snakefile rules
+	snakefmt --check Snakefile rules
 	mypy
 	snakemake --lint
 

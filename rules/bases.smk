@@ -37,9 +37,9 @@ rule fetch_base:
     localrule: True
     conda:
         ENVIRONMENT
+    threads: threads_of(BASE)
     resources:
-        mem_mb=16000,
-        runtime=12 * 60,
+        **needs(BASE),
     params:
         spec=job_param(BASE),
     shell:

@@ -1,21 +1,28 @@
-# A status line per stage while a real run works: done, running and failed of all planned.
+# A status line per stage while a real run works: done, running and failed of all planned. After a dry run: what and why.
+import atexit
 import logging
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from sft_atlas.progress import Progress
+from sft_atlas.progress import Outlook, Progress
 
 
 class StageProgress(logging.Handler):
-    """Listens to Snakemake's own events and keeps the count; it changes nothing."""
+    """Listens to Snakemake's own events; keeps the count of a real run, and of a dry run what it would do and why."""
 
     def __init__(self):
         super().__init__()
-        self.progress, self.rule_of = Progress(), {}
+        self.progress, self.outlook, self.rule_of = Progress(), Outlook(), {}
+        atexit.register(self.outlook.show)
 
     def emit(self, record):
         event = getattr(record, "event", None)
-        if event == LogEvent.RUN_INFO:
+        if event == LogEvent.JOB_INFO and workflow.dryrun:
+            specs = [SPECS.get(str(path).removeprefix(f"{CONFIG.results}/")) for path in record.output or ()]
+            if specs:
+                gpu_hours = sum(PRICES.of(spec).gpu_hours for spec in specs if spec)
+                self.outlook.add(record.rule_name, record.reason, gpu_hours)
+        elif event == LogEvent.RUN_INFO:
             self.progress.plan({rule: n for rule, n in record.stats.items() if rule not in ("total", "all")})
         elif event == LogEvent.JOB_INFO:
             self.rule_of[record.jobid] = record.rule_name

@@ -96,3 +96,15 @@ def test_a_run_that_the_disk_cannot_hold_does_not_start(project: Project, target
     assert not [path for path in results.rglob("*") if path.is_file() and not path.name.endswith(".spec.json")]
     # looking costs nothing
     assert repository.plan(target).jobs
+
+
+def test_a_dry_run_ends_in_jobs_and_reasons_by_stage(finished: Repository) -> None:
+    finished.edit(TRIMMED, "learning_rate: 5e-3", "learning_rate: 4e-3")
+    done = finished.snakemake("--dry-run", "--quiet", "rules")
+    assert re.search(r"^train_run +1 job +0.0 GPU-hours  output missing$", done.stderr, flags=re.MULTILINE), done.stderr
+    assert re.search(
+        r"^evaluate_model +1 job +0.0 GPU-hours  output missing, input made anew$", done.stderr, re.MULTILINE
+    )
+    assert "prepare_sample" not in done.stderr
+    # no block for every job
+    assert "wildcards:" not in done.stdout + done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sft_atlas import progress
-from sft_atlas.progress import Progress
+from sft_atlas.progress import Outlook, Progress
 
 
 @pytest.fixture
@@ -107,3 +107,22 @@ def test_it_writes_to_stderr_by_default(capsys: pytest.CaptureFixture[str]) -> N
     made.started("train_run")
     made.finished("train_run")
     assert capsys.readouterr() == ("", line("train_run", 1, 0, 0, 1))
+
+
+def test_a_dry_run_is_summed_up_by_stage_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    outlook = Outlook()
+    outlook.show()
+    assert capsys.readouterr().err == ""
+    for name in ("a", "b"):
+        outlook.add("train_run", f"Missing output files: {name}; Input files updated by another job: x, y", 1.5)
+    outlook.add("train_run", "Params have changed since last execution: Union of exclusive params before and now", 1)
+    outlook.add("report", "Updated input files: figures.py", 0)
+    outlook.add("report", "something new", 0)
+    outlook.show()
+    assert capsys.readouterr().err.splitlines() == [
+        "train_run                  2 jobs       3.0 GPU-hours  output missing, input made anew",
+        "train_run                  1 job        1.0 GPU-hours  specification changed",
+        "report                     1 job        0.0 GPU-hours  input changed",
+        "report                     1 job        0.0 GPU-hours  something new",
+        "why one of them: sft-atlas why PATH",
+    ]

@@ -1,4 +1,4 @@
-"""Counts of jobs by stage, printed as one line per stage when something has changed."""
+"""Counts of jobs by stage: while they run, a line per stage when something has changed; before, why they would run."""
 
 import sys
 import time
@@ -8,6 +8,48 @@ from pathlib import Path
 from typing import TextIO
 
 SECONDS_BETWEEN = 10.0
+
+# How Snakemake's reasons begin, and what a table says instead.
+REASONS = {
+    "Forced": "forced",
+    "Missing output": "output missing",
+    "Incomplete output": "output incomplete",
+    "Updated input": "input changed",
+    "Input files updated": "input made anew",
+    "Set of input files": "inputs added or removed",
+    "Params": "specification changed",
+    "Code": "command changed",
+    "Software": "environment changed",
+}
+
+
+class Outlook:
+    """What a dry run would do: jobs and GPU-hours by stage and reason."""
+
+    def __init__(self) -> None:
+        self.jobs: Counter[tuple[str, str]] = Counter()
+        self.gpu_hours: Counter[tuple[str, str]] = Counter()
+
+    def add(self, stage: str, reason: str, gpu_hours: float) -> None:
+        """A job would run; `reason` is Snakemake's text."""
+        parts = [part.strip() for part in reason.split(";")]
+        known = [short for part in parts for start, short in REASONS.items() if part.startswith(start)]
+        key = (stage, ", ".join(dict.fromkeys(known)) or reason)
+        self.jobs[key] += 1
+        self.gpu_hours[key] += gpu_hours  # type: ignore[assignment]
+
+    def show(self) -> None:
+        """Print the lines, if there are any, and where more is to be learnt."""
+        if self.jobs:
+            print(*self.lines(), "why one of them: sft-atlas why PATH", sep="\n", file=sys.stderr)
+
+    def lines(self) -> list[str]:
+        """`train_run  341 jobs  383 GPU-hours  output missing`, in the order in which stages first run."""
+        lines = []
+        for (stage, reason), count in self.jobs.items():
+            jobs = "job " if count == 1 else "jobs"
+            lines.append(f"{stage:<22}{count:>6} {jobs} {self.gpu_hours[stage, reason]:>9,.1f} GPU-hours  {reason}")
+        return lines
 
 
 class Progress:

@@ -163,14 +163,17 @@ def release_cost(training: Cost, kept: str) -> Cost:
 
 
 def base_cost(model: ModelSize, pretraining_tokens: float, steps: int, fetched: bool) -> Cost:
-    """A base: 2 N bytes over the network, kept in bf16; or 6 N per token of pre-training from scratch, kept in fp32."""
+    """A base: 2 N bytes over the network, kept in bf16; or 6 N per token of pre-training from scratch, kept in fp32.
+
+    Memory: all weights at once, as converting an old format takes; or weights, gradients and moments.
+    """
     speed, disk = throughput()["cpu"], throughput()["disk"]
     width = 4 if pretraining_tokens else 2
     seconds = speed["start_seconds"] + width * model.parameters * (
         1 / disk["download"] if fetched else 1 / disk["write"]
     )
     seconds += steps * speed["step_seconds"] + pretraining_tokens * 6 * model.parameters / _rate("cpu", "train_share")
-    memory = _host("cpu") + (20 * model.parameters / MB if pretraining_tokens else 0)
+    memory = _host("cpu") + (20 if pretraining_tokens else 2) * model.parameters / MB
     return Cost(seconds, mem_mb=memory, disk=width * model.parameters, exact=model.exact)
 
 
