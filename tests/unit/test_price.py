@@ -246,6 +246,16 @@ def test_finished_jobs_correct_the_price_and_counts_replace_estimates(tmp_path: 
     assert json.loads(tokens.read_text())["tokens"] == 1386
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"wall_seconds": "long", "peak_memory_mb": 1}'])
+def test_a_broken_record_says_nothing(tmp_path: Path, content: str) -> None:
+    plan = plan_of(write_study(tmp_path))
+    spec = plan.train[RunKey("calculator", "math-40", "full", 0)]
+    record = tmp_path / "results" / spec_file(spec.output, spec.hash).replace(".spec.json", ".record.json")
+    record.parent.mkdir(parents=True)
+    record.write_text(content)
+    assert Prices(plan, tmp_path / "results").corrections == {}
+
+
 def test_every_job_of_every_study_has_a_price() -> None:
     for path in sorted((ROOT / "studies").glob("*.yaml")):
         declared = load_study(path)

@@ -35,7 +35,8 @@ class Reasons:
         # identities as other specifications name them: of a job, or of a run
         self.by_identity = {spec.hash: spec for spec in plan.specs.values()}
         self.by_identity |= {spec.identity["run"]: spec for spec in plan.train.values()}
-        self._known: dict[str, list[str]] = {}
+        self._own: dict[str, list[str]] = {}
+        self._due: dict[str, bool] = {}
 
     def explain(self, target: str) -> list[str]:
         """Lines for a path (below the results folder or with it) or one of all, collect, analyse, report.
@@ -46,22 +47,31 @@ class Reasons:
         output = self.names.get(target) or next((name for name in self._spellings(target) if name in self.specs), None)
         if output is None:
             raise StudyError(f"{target}: belongs to no cell of the study; `sft-atlas cells` lists them")
-        reasons = self.of(output)
-        return [f"{output}: {'would be made' if reasons else 'up to date'}", *(f"  {line}" for line in reasons)]
+        if not self.is_due(output):
+            return [f"{output}: up to date"]
+        return [f"{output}: would be made", *(f"  {line}" for line in self._lines(output, {output}))]
 
-    def of(self, output: str) -> list[str]:
-        """The reasons of one output, with those of its inputs indented below; none if it is up to date."""
-        if output not in self._known:
+    def is_due(self, output: str) -> bool:
+        """Whether an output, or anything that it is made from, would be made."""
+        if output not in self._due:
             spec = self.specs[output]
-            reasons = self._changed(spec) if (self.results / output).exists() else self._missing(spec)
-            because = [(path, self.of(path)) for path in spec.input_files() if path in self.specs]
-            because = [(path, lines) for path, lines in because if lines]
-            for path, lines in because[:MOST_INPUTS]:
-                reasons += [f"its input {path} would be made:", *(f"  {line}" for line in lines)]
-            if len(because) > MOST_INPUTS:
-                reasons.append(f"and {len(because) - MOST_INPUTS} more inputs would be made")
-            self._known[output] = reasons
-        return self._known[output]
+            self._own[output] = self._changed(spec) if (self.results / output).exists() else self._missing(spec)
+            # of all inputs, so that the reasons of each are known
+            inputs = [self.is_due(path) for path in spec.input_files() if path in self.specs]
+            self._due[output] = bool(self._own[output]) or any(inputs)
+        return self._due[output]
+
+    def _lines(self, output: str, said: set[str]) -> Iterator[str]:
+        """The reasons of an output, and indented below those of its inputs, each where it comes first."""
+        yield from self._own[output]
+        due = [path for path in self.specs[output].input_files() if path in self.specs and self.is_due(path)]
+        fresh = [path for path in due if path not in said]
+        said |= set(due)
+        for path in fresh[:MOST_INPUTS]:
+            yield f"its input {path} would be made:"
+            yield from (f"  {line}" for line in self._lines(path, said))
+        if len(fresh) > MOST_INPUTS:
+            yield f"and {len(fresh) - MOST_INPUTS} more inputs would be made"
 
     def _spellings(self, target: str) -> Iterator[str]:
         path = Path(target)
@@ -76,9 +86,10 @@ class Reasons:
         nearest = self._nearest(spec)
         if nearest is None:
             return ["the output is missing; nothing like it was planned before"]
-        kind = "another cell" if nearest["output"] in self.specs else "it was planned before"
+        place = nearest["output"]
+        known = "another cell is" if place in self.specs and place != spec.output else "it was planned before as"
         differences = list(self._differences(nearest["identity"], spec))
-        return [f"the output is missing; {kind} as {nearest['output']}, with other values:", *differences]
+        return [f"the output is missing; {known} {place}, with other values:", *differences]
 
     def _changed(self, spec: Spec) -> list[str]:
         record = self._record(spec.output)

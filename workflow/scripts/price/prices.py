@@ -99,11 +99,10 @@ class Prices:
         found: dict[tuple[str, Device], list[tuple[float, float]]] = defaultdict(list)
         for stage, specs in stages.items():
             for spec in specs[:: -(-len(specs) // RECORDS)]:
-                record = read_record(self.results, spec)
-                cost = self.predicted(spec) if record else None
-                if record and cost and record.get("device", "cpu") == cost.device:
-                    ratios = (record["wall_seconds"] / cost.seconds, record["peak_memory_mb"] / cost.mem_mb)
-                    found[stage, cost.device].append(ratios)
+                taken = read_record(self.results, spec)
+                cost = self.predicted(spec) if taken else None
+                if taken and cost and taken.device == cost.device:
+                    found[stage, cost.device].append((taken.seconds / cost.seconds, taken.mem_mb / cost.mem_mb))
         return {
             key: Correction(median(s for s, _ in ratios), max(m for _, m in ratios), len(ratios))
             for key, ratios in found.items()
@@ -221,11 +220,21 @@ class Prices:
         return "gpu" if self.device == "cuda" else "cpu"
 
 
-def read_record(results: Path, spec: Spec) -> dict[str, Any] | None:
-    """What a finished job recorded of itself beside its output, or None."""
+@dataclass(frozen=True)
+class Taken:
+    """What a finished job took."""
+
+    seconds: float
+    mem_mb: float
+    device: str
+
+
+def read_record(results: Path, spec: Spec) -> Taken | None:
+    """What a finished job recorded of itself beside its output, or None; a broken record is none."""
     frozen = results / spec_file(spec.output, spec.hash)
     try:
-        text = frozen.with_name(frozen.name.replace(".spec.json", ".record.json")).read_text(encoding="utf-8")
-        return dict(json.loads(text))
-    except (OSError, ValueError):
+        record = json.loads(frozen.with_name(frozen.name.replace(".spec.json", ".record.json")).read_bytes())
+        # records from before there was a device are of CPUs
+        return Taken(float(record["wall_seconds"]), float(record["peak_memory_mb"]), record.get("device", "cpu"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

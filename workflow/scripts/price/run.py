@@ -106,13 +106,16 @@ def page(facts: dict[str, Any], now: int) -> str:
     )
     notes = "".join(f"<p>{html.escape(line)}</p>" for line in statements(facts, now))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Plan of {html.escape(facts["study"])}</title>'
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Plan of {html.escape(facts['study'])}</title>"
         "<style>body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}"
         "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-        "td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #dfe4ea}"
+        "td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #dfe4ea;white-space:nowrap}"
         "td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}</style>"
         f"<h1>Plan of {html.escape(facts['study'])}</h1><p>{html.escape(_title(facts))}</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}{figures(facts)}</html>\n"
+        f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}'
+        f"{figures(facts)}</html>\n"
     )
 
 
@@ -142,7 +145,7 @@ def figures(facts: dict[str, Any]) -> str:
         )
         right.set_xticks(counts, [str(n) for n in counts])
         right.minorticks_off()
-        right.set_title("What more of them would save")
+        right.set_title("Wall time of what is left")
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
         drawn = io.StringIO()
