@@ -5,6 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
 .PHONY: study test test-slow lint format schemas clean
@@ -22,7 +23,7 @@ test-slow: $(INSTALLED)
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
-	snakefmt --check --quiet Snakefile rules
+	snakefmt --check Snakefile rules
 	mypy
 	snakemake --lint
 
