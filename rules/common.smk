@@ -1,11 +1,9 @@
 # What the files beside this one use: the plan of the study, and how a job's frozen specification is found.
 import gc
-import inspect
 import os
 from functools import cache
 from pathlib import Path
 
-from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
 
 from sft_atlas.files import free_bytes, read_json, write_json
@@ -77,12 +75,6 @@ def planned_spec(output):
     return price_spec() if output == PRICED else SPECS.get(output)
 
 
-def asked_once(function):
-    """Tell Snakemake a function's parameters, which it would otherwise inspect anew at each of its calls."""
-    overwrite_function_params(function, inspect.signature(function).parameters)
-    return function
-
-
 def job_spec(output, hash8):
     """The specification of the job that makes an output: planned now, or frozen by the run that planned it."""
     planned = planned_spec(output)
@@ -105,7 +97,6 @@ def job_inputs(pattern):
     a queued job does what it was planned to do whatever becomes of the study file. A dry run writes nothing.
     """
 
-    @asked_once
     def inputs(wildcards):
         output, hash8 = pattern.format(**wildcards), wildcards.get("hash")
         spec = job_spec(output, hash8)
@@ -124,12 +115,7 @@ def freeze(path, spec):
 
 def job_param(pattern):
     """A params function for the path of the specification; it takes `output`, so Snakemake does not track it."""
-
-    @asked_once
-    def param(wildcards, output):
-        return job_spec_file(pattern.format(**wildcards), wildcards.get("hash"))
-
-    return param
+    return lambda wildcards, output: job_spec_file(pattern.format(**wildcards), wildcards.get("hash"))
 
 
 def job_identity(pattern):
@@ -147,7 +133,6 @@ def needs(pattern, *names):
     """The resources of a job by its price: by size of model and data, and growing with each attempt."""
 
     def need(name):
-        @asked_once
         def amount(wildcards, attempt):
             output = pattern.format(**wildcards)
             spec = planned_spec(output)
@@ -173,7 +158,7 @@ def check_disk(jobs):
         WorkflowError: the jobs to come write more than is free; says how much.
     """
     outputs = {path.removeprefix(f"{CONFIG.results}/") for job in jobs for path in map(str, job.output)}
-    coming = priced(PRICES, [SPECS[output] for output in outputs if output in SPECS])
+    coming = priced(PRICES, [spec for output, spec in SPECS.items() if output in outputs])
     wanted = disk_at_peak(coming, schedule(coming, CONFIG.gpus), STUDY.keep_weights)
     free = free_bytes(Path(CONFIG.results))
     if wanted > free:
