@@ -15,7 +15,7 @@ study: $(INSTALLED)
 	@echo "report: results/micro/report.html"
 
 test: $(INSTALLED) lint
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(INSTALLED)
 	python -m pytest -m slow

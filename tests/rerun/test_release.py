@@ -19,7 +19,14 @@ def weights(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in (folder / "results/runs").rglob("*.safetensors")}
 
 
-@pytest.mark.parametrize(("keep", "left"), [("adapters", 1), ("none", 0), ("deltas", 1)])
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        ("none", 0),
+        pytest.param("adapters", 1, marks=pytest.mark.slow),
+        pytest.param("deltas", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_weights_go_when_their_last_reader_is_done(finished: Repository, keep: str, left: int) -> None:
     assert len(weights(finished.folder)) == 10
     finished.edit(STUDY, TITLE, f"keep_weights: {keep}")
