@@ -36,11 +36,12 @@ def run(spec: dict[str, Any], root: Path) -> None:
     """Write `plan.html` and, beside it, `plan.txt` and `plan.parquet` (one row per job, schema `SCHEMA`)."""
     facts, output = spec["identity"], root / spec["output"]
     now = disk_now(root, facts["jobs"]["output"])
+    shared = overlaps(root, facts["jobs"]["output"])
     write_table(output.with_suffix(".parquet"), pl.DataFrame(facts["jobs"], schema=SCHEMA, strict=False))
     with whole(output.with_suffix(".txt")) as temporary:
-        temporary.write_text(text(facts, now), encoding="utf-8")
+        temporary.write_text(text(facts, now, shared), encoding="utf-8")
     with whole(output) as temporary:
-        temporary.write_text(page(facts, now), encoding="utf-8")
+        temporary.write_text(page(facts, now, shared), encoding="utf-8")
 
 
 def disk_now(root: Path, outputs: list[str]) -> int:
@@ -48,6 +49,21 @@ def disk_now(root: Path, outputs: list[str]) -> int:
     folders = sorted({(root / output).parent for output in outputs})
     tops = [folder for folder in folders if not any(parent in folders for parent in folder.parents)]
     return sum(file.stat().st_size for top in tops if top.is_dir() for file in top.rglob("*") if file.is_file())
+
+
+def overlaps(root: Path, outputs: list[str]) -> list[str]:
+    """What is known so far of training rows that hold a benchmark's items, one sentence per sample that has any."""
+    tables = [root / output for output in outputs if Path(output).name.startswith("contamination-")]
+    known = [path for path in tables if path.exists()]
+    lines = [f"Compared with the benchmarks: {len(known)} of {len(tables)} samples."]
+    for path in known:
+        counts = (
+            pl.read_parquet(path).group_by("benchmark").agg(pl.struct("dataset", "row").n_unique()).sort("benchmark")
+        )
+        if counts.height:
+            held = ", ".join(f"{benchmark} {rows}" for benchmark, rows in counts.iter_rows())
+            lines.append(f"  {path.parent.name}: rows that hold an item: {held}")
+    return lines
 
 
 def stage_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -87,7 +103,7 @@ def statements(facts: dict[str, Any], now: int) -> list[str]:
     return lines
 
 
-def text(facts: dict[str, Any], now: int) -> str:
+def text(facts: dict[str, Any], now: int, shared: list[str]) -> str:
     """The plan for a terminal."""
     rows = [HEADER, *stage_rows(facts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
@@ -95,16 +111,16 @@ def text(facts: dict[str, Any], now: int) -> str:
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
-    return "\n".join([_title(facts), "", *table, "", *statements(facts, now)]) + "\n"
+    return "\n".join([_title(facts), "", *table, "", *statements(facts, now), *shared]) + "\n"
 
 
-def page(facts: dict[str, Any], now: int) -> str:
+def page(facts: dict[str, Any], now: int, shared: list[str]) -> str:
     """The plan as one HTML file that needs nothing beside it."""
     head = "".join(f"<th>{cell}</th>" for cell in HEADER)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in stage_rows(facts)
     )
-    notes = "".join(f"<p>{html.escape(line)}</p>" for line in statements(facts, now))
+    notes = "".join(f"<p>{html.escape(line)}</p>" for line in [*statements(facts, now), *shared])
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
