@@ -5,7 +5,9 @@ COLLECT, ANALYSE, REPORT = "{name}/collect.json", "{name}/analyse.json", "{name}
 rule collect:
     input:
         job_inputs(COLLECT),
-        code=code_of("workflow/scripts/collect.py", "workflow/scripts/analyse/tables.py"),
+        code=code_of(
+            "workflow/scripts/collect.py", "workflow/scripts/imports/*.py", "workflow/scripts/analyse/tables.py"
+        ),
     output:
         in_results(COLLECT),
     log:

@@ -6,9 +6,8 @@ from snakemake.exceptions import WorkflowError
 
 from sft_atlas.files import read_json, write_json
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.load import StudyError, load_config, load_study, study_path
-from sft_atlas.study.matrix import expand
-from sft_atlas.study.plan import build_plan
+from sft_atlas.study.load import StudyError, load_config, study_path
+from sft_atlas.study.table import plan_study
 
 ROOT = Path(workflow.basedir)
 ENVIRONMENT = str(ROOT / "envs/sft-atlas.yaml")
@@ -18,8 +17,8 @@ JOB = "python -m sft_atlas.job {params.spec} > {log} 2>&1"
 try:
     CONFIG = load_config(config)
     STUDY_FILE = study_path(CONFIG, ROOT)
-    STUDY = load_study(STUDY_FILE)
-    FULL_PLAN = build_plan(STUDY, expand(STUDY, STUDY_FILE), STUDY_FILE.stem)
+    FULL_PLAN = plan_study(STUDY_FILE, ROOT)
+    STUDY = FULL_PLAN.study
     PLAN = FULL_PLAN.narrowed(CONFIG.only)
 except StudyError as error:
     raise WorkflowError(str(error))
@@ -112,7 +111,7 @@ def gpus(wildcards):
 
 
 onstart:
-    if workflow.local_exec and CONFIG.share_imports:
+    if workflow.local_exec and CONFIG.share_imports and PLAN.matrix.runs:
         import tempfile
 
         folder = Path(tempfile.mkdtemp(prefix="sft-atlas-"))

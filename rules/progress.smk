@@ -34,12 +34,7 @@ def not_chatter(record):
 
 
 if workflow.is_main_process:
-    matrix = PLAN.matrix
-    print(
-        f"study {PLAN.name}: {matrix.checkpoints} fine-tuned models from {len(matrix.runs)} runs of "
-        f"{len(PLAN.bases)} bases, {len(STUDY.benchmarks)} benchmarks",
-        file=sys.stderr,
-    )
+    print(PLAN.summary(), file=sys.stderr)
     logger = logging.getLogger("snakemake.logging")
     for handler in logger.handlers:
         handler.addFilter(not_chatter)

@@ -34,6 +34,7 @@ STAGES = {
     "evaluate": "sft_atlas.evaluate",
     "weights": "sft_atlas.weights",
     "collect": "sft_atlas.collect",
+    "import": "sft_atlas.imports.run",
     "analyse": "sft_atlas.analyse.run",
     "report": "sft_atlas.report.run",
 }

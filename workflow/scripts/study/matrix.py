@@ -113,7 +113,7 @@ def _refuse_twins(study: Study, path: Path) -> None:
         "bases": {"family", "language", "parameters"},
         "datasets": {"expected_tokens"},
         "recipes": {"keep"},
-        "benchmarks": {"matches", "chance"},
+        "benchmarks": {"matches", "chance", "translation_of"},
     }
     for section in ("bases", "datasets", "recipes", "benchmarks"):
         seen: dict[str, str] = {}

@@ -305,6 +305,9 @@ class Benchmark(Strict):
     stop: list[Text] = Field(default=["\n"], description="Generation stops at any of these texts.")
     chance: float | None = Field(default=None, ge=0, le=1, description="Label: score of guessing, for the report.")
     matches: list[str] = Field(default=[], description="Datasets that train what this benchmark tests (a label).")
+    translation_of: str | None = Field(
+        default=None, description="Label: the benchmark whose questions these are, translated; languages are compared."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Benchmark":

@@ -1,0 +1,87 @@
+"""Schemas of the tables that the analysis writes."""
+
+from sft_atlas.analyse.columns import ANY_MEASURE, COUNT, FLAG, GROUP, INTERVAL, REAL, TEST, TEXT, Column, Table
+
+OUTPUTS: dict[str, Table] = {
+    "effects": Table(
+        "a mean gain at the last epoch of runs: over seeds (scope cell), bases (mean) or cells (the other scopes)",
+        (
+            Column("scope", TEXT, "", "cell, mean, matched, unmatched, or difference (matched minus unmatched)"),
+            Column("base", TEXT, "", "base model; null over all bases", True),
+            Column("dataset", TEXT, "", "dataset; null over all datasets", True),
+            *GROUP,
+            *ANY_MEASURE,
+            Column("matched", FLAG, "", "matched cells only, unmatched only; null for both", True),
+            Column("gain", REAL, "fraction of the metric's range", "mean gain"),
+            *INTERVAL,
+            Column("n_cells", COUNT, "cells", "base x dataset x benchmark cells behind the mean"),
+            Column("n_bases", COUNT, "bases", "base models behind the mean"),
+            Column("n_runs", COUNT, "runs", "training runs behind the mean"),
+        ),
+        ("scope", "base", "dataset", "method", "size", "benchmark", "shots", "metric"),
+    ),
+    "correlations": Table(
+        "the rank correlation of one property of the training data with gain",
+        (
+            Column("scope", TEXT, "", "pooled, within_dataset, within_base or within_run"),
+            Column("predictor", TEXT, "", "property of the training data"),
+            *ANY_MEASURE,
+            *GROUP,
+            Column("epoch", COUNT, "epochs", "epoch of the gains; null where runs end at different epochs", True),
+            Column("n_cells", COUNT, "cells", "base x dataset x benchmark cells"),
+            Column("n_runs", COUNT, "runs", "training runs behind them"),
+            Column("n_clusters", COUNT, "clusters", "units drawn and moved: datasets, runs or benchmarks"),
+            *TEST,
+        ),
+        ("scope", "predictor", "benchmark", "shots", "metric", "method", "size"),
+    ),
+    "layer_correlations": Table(
+        "the rank correlation of the relative change of layers at one depth with a run's gain",
+        (
+            Column("scope", TEXT, "", "pooled or within_base"),
+            Column("target", TEXT, "", "mean_gain (all benchmarks of the run) or matched_gain (matched ones only)"),
+            Column("module", TEXT, "", "all, attention, mlp or norm"),
+            Column("method", TEXT, "", "full or lora"),
+            Column("depth", REAL, "fraction", "relative depth; changes are interpolated between layers"),
+            Column("n_runs", COUNT, "runs", "training runs"),
+            Column("n_clusters", COUNT, "clusters", "datasets, drawn by the bootstrap and moved by the permutation"),
+            *TEST,
+        ),
+        ("scope", "target", "module", "method", "depth"),
+    ),
+    "methods": Table(
+        "the paired difference of gain between two training methods or two sample sizes",
+        (
+            Column("comparison", TEXT, "", "method or size"),
+            Column("first", TEXT, "", "the level subtracted"),
+            Column("second", TEXT, "", "the level it is subtracted from"),
+            Column("base", TEXT, "", "base model; null over all bases", True),
+            Column("matched", FLAG, "", "matched cells only, unmatched only; null for both", True),
+            Column("first_gain", REAL, "fraction of the metric's range", "mean gain of the first level"),
+            Column("second_gain", REAL, "fraction of the metric's range", "mean gain of the second level"),
+            Column("difference", REAL, "fraction of the metric's range", "second minus first, mean over pairs"),
+            *INTERVAL,
+            Column("n_pairs", COUNT, "pairs", "cells that have both levels"),
+            Column("n_clusters", COUNT, "clusters", "base x dataset pairs, drawn by the bootstrap"),
+        ),
+        ("comparison", "first", "second", "base", "matched"),
+    ),
+    "seeds": Table(
+        "the spread of gain over training seeds, for one cell or pooled over cells",
+        (
+            Column("scope", TEXT, "", "cell, benchmark or all"),
+            Column("base", TEXT, "", "base model; null where pooled", True),
+            Column("sample", TEXT, "", "training sample; null where pooled", True),
+            Column("recipe", TEXT, "", "training recipe; null where pooled", True),
+            *ANY_MEASURE,
+            Column("matched", FLAG, "", "matched cells only, unmatched only; null for both", True),
+            Column("gain", REAL, "fraction of the metric's range", "mean gain"),
+            Column("size_of_gain", REAL, "fraction of the metric's range", "mean absolute gain of the cells"),
+            Column("sd", REAL, "fraction of the metric's range", "standard deviation over seeds, pooled over cells"),
+            *INTERVAL,
+            Column("n_cells", COUNT, "cells", "cells with two seeds or more"),
+            Column("n_runs", COUNT, "runs", "training runs behind them"),
+        ),
+        ("scope", "base", "sample", "recipe", "benchmark", "shots", "metric", "matched"),
+    ),
+}
