@@ -1,6 +1,20 @@
 """Schemas of the tables that the analysis writes."""
 
-from sft_atlas.analyse.columns import ANY_MEASURE, COUNT, FLAG, GROUP, INTERVAL, REAL, TEST, TEXT, Column, Table
+from sft_atlas.analyse.columns import (
+    ANY_MEASURE,
+    COUNT,
+    FLAG,
+    GROUP,
+    INTERVAL,
+    MEASURE,
+    REAL,
+    SCORE,
+    TEST,
+    TEXT,
+    Column,
+    Table,
+    cell,
+)
 
 OUTPUTS: dict[str, Table] = {
     "effects": Table(
@@ -83,5 +97,32 @@ OUTPUTS: dict[str, Table] = {
             Column("n_runs", COUNT, "runs", "training runs behind them"),
         ),
         ("scope", "base", "sample", "recipe", "benchmark", "shots", "metric", "matched"),
+    ),
+    "audit": Table(
+        "one fault that the audit found in the scores",
+        (
+            Column("finding", TEXT, "", "mark of the finding"),
+            Column("fault", TEXT, "", "class of fault"),
+            Column("what", TEXT, "", "what is wrong"),
+            Column("evidence", TEXT, "", "what shows it"),
+            Column("rows", TEXT, "", "cells concerned, the first twelve"),
+            Column("columns", TEXT, "", "benchmarks concerned, the first twelve"),
+            Column("source_columns", TEXT, "", "their names in an imported file", True),
+            Column("n_rows", COUNT, "cells", "cells (models) concerned"),
+            Column("n_cells", COUNT, "scores", "scores concerned; 0 where they are missing"),
+            Column("excluded", FLAG, "", "the clean analysis leaves these scores out"),
+        ),
+        ("finding",),
+    ),
+    "suspects": Table(
+        "one score under one finding of the audit",
+        (
+            *cell(null=True),
+            *MEASURE,
+            Column("finding", TEXT, "", "mark of the finding"),
+            Column("fault", TEXT, "", "class of fault"),
+            Column("excluded", FLAG, "", "the clean analysis leaves this score out"),
+        ),
+        (*SCORE, "finding"),
     ),
 }
