@@ -1,5 +1,6 @@
-# From results to findings: tables, their analysis, and the report. Here, and only here, a change of code redoes work.
-COLLECT, ANALYSE, REPORT = "{name}/collect.json", "{name}/analyse.json", "{name}/report.html"
+# From results to findings: tables, their audit and analysis, and the report. Here, and only here, a change of code redoes work.
+COLLECT, AUDIT = "{name}/collect.json", "{name}/audit.json"
+ANALYSE, REPORT = "{name}/analyse.json", "{name}/report.html"
 
 
 rule collect:
@@ -21,6 +22,27 @@ rule collect:
     params:
         identity=job_identity(COLLECT),
         spec=job_param(COLLECT),
+    shell:
+        JOB
+
+
+rule audit_scores:
+    input:
+        job_inputs(AUDIT),
+        code=code_of("workflow/scripts/analyse/*.py"),
+    output:
+        in_results(AUDIT),
+    log:
+        "logs/analyse/{name}/audit.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=16000,
+        runtime=30,
+    params:
+        identity=job_identity(AUDIT),
+        spec=job_param(AUDIT),
     shell:
         JOB
 

@@ -28,6 +28,7 @@ def test_the_trimmed_study_plans_every_stage(project: Project) -> None:
         "evaluate_model": 8,
         "measure_weights": 6,
         "collect": 1,
+        "audit_scores": 1,
         "analyse": 1,
         "report": 1,
     }

@@ -35,6 +35,7 @@ STAGES = {
     "weights": "sft_atlas.weights",
     "collect": "sft_atlas.collect",
     "import": "sft_atlas.imports.run",
+    "audit": "sft_atlas.analyse.run",
     "analyse": "sft_atlas.analyse.run",
     "report": "sft_atlas.report.run",
 }

@@ -109,7 +109,9 @@ def _bits(column: Array, bases: Array) -> Array | None:
         member = there & (bases == base)
         found, place, count = np.unique(column[member], return_inverse=True, return_counts=True)
         if len(found):
-            told[member] = np.minimum(-np.log2(count[place] / member.sum()), MOST_BITS) if member.sum() > 1 else MOST_BITS
+            told[member] = (
+                np.minimum(-np.log2(count[place] / member.sum()), MOST_BITS) if member.sum() > 1 else MOST_BITS
+            )
     return told
 
 

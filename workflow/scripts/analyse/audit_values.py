@@ -88,7 +88,9 @@ def grids(scores: pl.DataFrame, labels: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def _group_grids(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str, Any]) -> tuple[list[Finding], int | None]:
+def _group_grids(
+    measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str, Any]
+) -> tuple[list[Finding], int | None]:
     """Cells that are means over different numbers of groups, each group's score being rounded to DECIMALS.
 
     A mean over m groups times m is a multiple of the rounding step; which m fits is read off the digits.
@@ -98,7 +100,10 @@ def _group_grids(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str,
     # two thirds of means over groups need more digits than the groups' own scores
     if fine.sum() < max(FEW, 0.2 * len(values)) or measure[2] in METRIC_RANGE:
         return [], None
-    if labels.get(measure[0], {}).get("groups") is None and _on_grid(values, part["n"].fill_null(0).to_numpy()).mean() > 0.9:
+    if (
+        labels.get(measure[0], {}).get("groups") is None
+        and _on_grid(values, part["n"].fill_null(0).to_numpy()).mean() > 0.9
+    ):
         return [], None
     sets: list[tuple[int, Array]] = []
     left = np.ones(len(values), dtype=bool)
@@ -123,9 +128,13 @@ def _group_grids(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str,
             continue
         others = ", ".join(f"{other} groups: {int(cells.sum())} cells" for other, cells in sets)
         why = f"{declared} declared" if declared else f"{right} in most cells"
-        evidence = f"{int(member.sum())} of {len(values)} cells are means over {m} groups, not {right} ({why}; {others})"
+        evidence = (
+            f"{int(member.sum())} of {len(values)} cells are means over {m} groups, not {right} ({why}; {others})"
+        )
         title = f"{name(measure)} mixes sets of items"
-        findings.append(Finding("mixed sets", title, evidence, _keys(part.filter(pl.Series(member))), True, [(m, *measure)]))
+        findings.append(
+            Finding("mixed sets", title, evidence, _keys(part.filter(pl.Series(member))), True, [(m, *measure)])
+        )
     if left.any():
         wrong = part.filter(pl.Series(left))
         evidence = f"{wrong.height} values are no mean over {' or '.join(str(m) for m, _ in sets)} groups"
@@ -164,7 +173,9 @@ def _item_grid(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str, A
     if not off.any():
         return []
     wrong, tested = part.filter(pl.Series(off)), int(informative.sum())
-    whose = ", ".join(f"{base} {count}" for base, count in wrong["base"].value_counts().sort("count", descending=True).iter_rows())
+    whose = ", ".join(
+        f"{base} {count}" for base, count in wrong["base"].value_counts().sort("count", descending=True).iter_rows()
+    )
     examples = ", ".join(f"{value:g}" for value in sorted(set(wrong["score"].to_list()))[:3])
     count = int(items[off][0])
     better = _better_count(values[off], count, tolerance)
@@ -181,7 +192,10 @@ def _better_count(values: Array, items: int, tolerance: float) -> int | None:
     values = np.unique(values)
     for count in range(items - 1, items // 2, -1):
         chance = min(1.0, 2 * tolerance * count)
-        if chance ** len(values) * items < 0.01 and (np.abs(values - np.round(values * count) / count) <= tolerance).all():
+        if (
+            chance ** len(values) * items < 0.01
+            and (np.abs(values - np.round(values * count) / count) <= tolerance).all()
+        ):
             return count
     return None
 
@@ -191,7 +205,9 @@ def parts(scores: pl.DataFrame) -> list[Finding]:
     findings = []
     wide = {measure: part for measure, part in _columns(scores)}
     for measure, total in wide.items():
-        members = [part for other, part in wide.items() if other[0].startswith(f"{measure[0]}/") and other[1:] == measure[1:]]
+        members = [
+            part for other, part in wide.items() if other[0].startswith(f"{measure[0]}/") and other[1:] == measure[1:]
+        ]
         if len(members) < 2:
             continue
         means = (
@@ -205,20 +221,28 @@ def parts(scores: pl.DataFrame) -> list[Finding]:
             .filter(pl.col("k") == len(members))
         )
         joined = total.join(means, on=list(CELL), nulls_equal=True)
-        slack = 0.5 * 10.0 ** -_decimals(total["score"].to_numpy()) + 0.5 * 10.0 ** -_decimals(joined["mean"].to_numpy(), 3)
+        slack = 0.5 * 10.0 ** -_decimals(total["score"].to_numpy()) + 0.5 * 10.0 ** -_decimals(
+            joined["mean"].to_numpy(), 3
+        )
         # an answer that is lost to a part weighs on the total less than on the mean of parts
         allowed = pl.lit(max(slack, 1e-9) + 1e-9) + pl.col("spread") / pl.col("n").fill_null(2**31)
         wrong = joined.filter((pl.col("score") - pl.col("mean")).abs() > allowed)
         if wrong.height:
             gap = float((wrong["score"] - wrong["mean"]).abs().max())  # type: ignore[arg-type]
             evidence = f"{wrong.height} of {joined.height} totals differ from the mean of {len(members)} parts, by up to {gap:.3f}"
-            findings.append(Finding("inconsistent total", f"{name(measure)} is not the mean of its parts", evidence, _keys(wrong)))
+            findings.append(
+                Finding("inconsistent total", f"{name(measure)} is not the mean of its parts", evidence, _keys(wrong))
+            )
     return findings
 
 
 def format_failures(scores: pl.DataFrame, labels: dict[str, Any]) -> list[Finding]:
     """Base scores that say how the base answers rather than what it knows."""
-    known = {key: value for *key, value in scores.filter(pl.col("sample").is_null()).select("base", *MEASURE, "score").iter_rows() for key in [tuple(key)]}
+    known = {
+        key: value
+        for *key, value in scores.filter(pl.col("sample").is_null()).select("base", *MEASURE, "score").iter_rows()
+        for key in [tuple(key)]
+    }
     tuned = scores.filter(pl.col("sample").is_not_null()).group_by("base", *MEASURE)
     low = {tuple(row[:4]): row[4:] for row in tuned.agg(pl.col("score").quantile(0.1), pl.len()).iter_rows()}
     reasons: dict[tuple[Any, ...], list[str]] = {}
@@ -229,7 +253,9 @@ def format_failures(scores: pl.DataFrame, labels: dict[str, Any]) -> list[Findin
         chance = labels.get(benchmark, {}).get("chance")
         if chance and score < FORMAT_SHARE * chance:
             said.append(f"{score:.3f} where guessing gives {chance:g}")
-        others = {k[2]: v for k, v in known.items() if k[0] == base and k[1] == benchmark and k[3] == metric and k[2] != shots}
+        others = {
+            k[2]: v for k, v in known.items() if k[0] == base and k[1] == benchmark and k[3] == metric and k[2] != shots
+        }
         best = max(others, key=lambda k: others[k], default=None)
         if best is not None and others[best] - score > FORMAT_STEP and score < others[best] / 4:
             said.append(f"{score:.3f} with {shots} shots but {others[best]:.3f} with {best}")
@@ -243,7 +269,11 @@ def format_failures(scores: pl.DataFrame, labels: dict[str, Any]) -> list[Findin
         where = {key[0]: said for key, said in reasons.items() if key[1:] == measure}
         cells = scores.filter(pl.col("sample").is_null() & pl.col("base").is_in(list(where)) & _is(measure))
         evidence = "; ".join(f"{base}: {', '.join(said)}" for base, said in sorted(where.items()))
-        findings.append(Finding("format, not knowledge", f"{name(measure)} of {len(where)} base models", evidence, _keys(cells), False))
+        findings.append(
+            Finding(
+                "format, not knowledge", f"{name(measure)} of {len(where)} base models", evidence, _keys(cells), False
+            )
+        )
     return findings
 
 
@@ -285,7 +315,9 @@ def name(measure: tuple[Any, ...]) -> str:
 
 
 def _columns(scores: pl.DataFrame) -> list[tuple[tuple[Any, ...], pl.DataFrame]]:
-    return sorted(((key, part) for key, part in scores.group_by(MEASURE, maintain_order=True)), key=lambda pair: pair[0])
+    return sorted(
+        ((key, part) for key, part in scores.group_by(MEASURE, maintain_order=True)), key=lambda pair: pair[0]
+    )
 
 
 def _keys(part: pl.DataFrame) -> pl.DataFrame:

@@ -16,13 +16,17 @@ import polars as pl
 
 from sft_atlas.analyse.columns import REAL, Table
 from sft_atlas.analyse.inputs import INPUTS
-from sft_atlas.analyse.outputs import OUTPUTS
+from sft_atlas.analyse.outputs import OUTPUTS as GENERAL
+from sft_atlas.analyse.outputs_questions import QUESTIONS
 
 
 class TableError(ValueError):
     """A table does not have the columns, types or keys that its schema declares."""
 
 
+AUDIT = ("audit", "suspects")
+"""Tables of the audit, which the analysis reads."""
+OUTPUTS: dict[str, Table] = GENERAL | QUESTIONS
 TABLES: dict[str, Table] = INPUTS | OUTPUTS
 
 

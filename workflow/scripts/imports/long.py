@@ -24,7 +24,9 @@ def read(path: Path) -> pl.DataFrame:
     frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
     columns = {column.name: column for column in INPUTS["scores"].columns}
     if missing := [name for name in NEEDED if name not in frame.columns]:
-        raise TableFormatError(f"{path}: column {', '.join(missing)} is missing; a long table needs {', '.join(NEEDED)}")
+        raise TableFormatError(
+            f"{path}: column {', '.join(missing)} is missing; a long table needs {', '.join(NEEDED)}"
+        )
     if unknown := [name for name in frame.columns if name not in columns]:
         raise TableFormatError(f"{path}: column {', '.join(unknown)} is unknown; expected {', '.join(columns)}")
     for name, column in columns.items():

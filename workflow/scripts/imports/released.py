@@ -64,7 +64,9 @@ def read(path: Path) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
     if missing := sorted(expected - set(wide.columns)):
         raise TableFormatError(f"{path}: column {', '.join(missing)} is missing; is it the released table?")
     if unknown := sorted(set(wide.columns) - expected - {"row"}):
-        raise TableFormatError(f"{path}: column {', '.join(unknown)} is unknown; expected {', '.join(sorted(expected))}")
+        raise TableFormatError(
+            f"{path}: column {', '.join(unknown)} is unknown; expected {', '.join(sorted(expected))}"
+        )
     cells = pl.DataFrame([_cell(row, path) for row in wide.select(KEY).iter_rows(named=True)], schema=CELL_SCHEMA)
     parts, found = [], []
     for name, measure in COLUMNS.items():

@@ -41,7 +41,11 @@ def fetch(source: dict[str, Any], folder: Path) -> Path:
     path = Path(source["path"]) if source["path"] else folder / f"source{Path(url).suffix}"
     if url and not (expected and path.exists() and sha256(path) == expected):
         try:
-            with whole(path) as temporary, urllib.request.urlopen(url, timeout=60) as answer, temporary.open("wb") as file:
+            with (
+                whole(path) as temporary,
+                urllib.request.urlopen(url, timeout=60) as answer,
+                temporary.open("wb") as file,
+            ):
                 shutil.copyfileobj(answer, file)
         except (urllib.error.URLError, TimeoutError) as error:
             raise TableFormatError(f"{url} cannot be fetched ({error}); give the `path` of a copy instead") from None
@@ -69,7 +73,9 @@ def import_table(
     key = [*CELL, *MEASURE]
     if (twice := frame.filter(frame.select(key).is_duplicated())).height:
         first = ", ".join(f"{name}={value}" for name, value in twice.select(key).row(0, named=True).items())
-        raise TableFormatError(f"{path}: {twice.height} rows are not unique, such as {first}; one row per cell is expected")
+        raise TableFormatError(
+            f"{path}: {twice.height} rows are not unique, such as {first}; one row per cell is expected"
+        )
     scores = _with_errors(frame.filter(pl.col("score").is_not_null()), labels)
     return {
         "scores": tables.build("scores", scores.select(list(tables.schema("scores"))).to_dicts()),

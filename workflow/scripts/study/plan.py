@@ -161,7 +161,10 @@ class Plan:
         """What the analysis knows beside the tables: families and languages of bases, facts about benchmarks."""
         bases = {name: {"family": base.family, "language": base.language} for name, base in self.study.bases.items()}
         facts = {"chance", "translation_of", "matches"}
-        return {"bases": bases, "benchmarks": {n: b.model_dump(include=facts) for n, b in self.study.benchmarks.items()}}
+        return {
+            "bases": bases,
+            "benchmarks": {n: b.model_dump(include=facts) for n, b in self.study.benchmarks.items()},
+        }
 
     def summary(self) -> str:
         """One line for the start of a run."""
@@ -171,17 +174,21 @@ class Plan:
         )
 
     def study_specs(self, present: Callable[[str], bool] = lambda path: True, place: str = "") -> dict[str, Spec]:
-        """The study's own jobs, collect, analyse and report, over the results that are present."""
+        """The study's own jobs, collect, audit, analyse and report, over the results that are present."""
         folder = self.name + place
         shown = {"bases": list(self.study.bases), "datasets": list(self.study.datasets)}
         options, labels = self.study.analyses.model_dump(), self.labels()
         study = {"name": self.name, "title": self.study.title, "analyses": options, **labels, **shown}
         collect = collect_spec(self, folder, present)
+        audit = Spec("audit", f"{folder}/audit.json", {"labels": labels}, {"collect": collect.output})
         identity = {"options": options, "labels": labels}
-        analyse = Spec("analyse", f"{folder}/analyse.json", identity, {"collect": collect.output})
-        inputs = {"collect": collect.output, "analyse": analyse.output}
-        report = Spec("report", f"{folder}/report.html", {"study": self.name}, inputs, labels=study | {"labels": labels})
-        return {spec.stage: spec for spec in (collect, analyse, report)}
+        inputs = {"collect": collect.output, "audit": audit.output}
+        analyse = Spec("analyse", f"{folder}/analyse.json", identity, inputs)
+        inputs = inputs | {"analyse": analyse.output}
+        report = Spec(
+            "report", f"{folder}/report.html", {"study": self.name}, inputs, labels=study | {"labels": labels}
+        )
+        return {spec.stage: spec for spec in (collect, audit, analyse, report)}
 
 
 def build_plan(study: Study, matrix: Matrix, name: str) -> Plan:

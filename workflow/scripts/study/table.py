@@ -53,7 +53,9 @@ class TableBenchmark(Strict):
     whole: bool = Field(default=True, description="An item scores 0 or 1 (judges: a whole number of points).")
     chance: float | None = Field(default=None, ge=0, le=1, description="Score of guessing.")
     matches: list[str] = Field(default=[], description="Datasets that train what this benchmark tests (a label).")
-    translation_of: str | None = Field(default=None, description="The benchmark whose questions these are, translated.")
+    translation_of: str | None = Field(
+        default=None, description="The benchmark that this one is the counterpart of in another language."
+    )
 
 
 class TableStudy(Strict):
@@ -127,7 +129,9 @@ def declared_cells(plan: Plan) -> list[dict[str, Any]]:
     """Every cell of a matrix, bases first, with its description and the reason if it is expected to be missing."""
     study, matrix = plan.study, plan.matrix
     cells: list[dict[str, Any]] = [{"base": base, "epoch": 0} for base in study.bases]
-    asked = [((run.key, epoch), ",".join(blocks)) for run in matrix.runs.values() for epoch, blocks in run.epochs.items()]
+    asked = [
+        ((run.key, epoch), ",".join(blocks)) for run in matrix.runs.values() for epoch, blocks in run.epochs.items()
+    ]
     for (key, epoch), block in [*asked, *((cell, None) for cell in matrix.missing)]:
         sample, recipe = matrix.samples[key.sample], study.recipes[key.recipe]
         cells.append(
@@ -171,7 +175,13 @@ def plan_study(path: Path, root: Path) -> Plan:
                     known = unknown("dataset", dataset, study.datasets)
                     raise StudyError(f"{path}: benchmarks.{name}.matches[{index}]: {known}")
     plain = Study.model_construct(
-        title=table.title, analyses=table.analyses, bases={}, datasets={}, benchmarks={}, blocks={}, threads=table.threads
+        title=table.title,
+        analyses=table.analyses,
+        bases={},
+        datasets={},
+        benchmarks={},
+        blocks={},
+        threads=table.threads,
     )
     if matrix:
         shown = {"bases": matrix.study.bases, "datasets": matrix.study.datasets}
@@ -191,4 +201,6 @@ def _refuse_absent(table: TableStudy, path: Path) -> None:
             "place the table there, or give its `url`"
         )
     if source.sha256 and (found := sha256(file)) != source.sha256:
-        raise StudyError(f"{path}: table.sha256: {source.path!r} has {found}; it is another table than the declared one")
+        raise StudyError(
+            f"{path}: table.sha256: {source.path!r} has {found}; it is another table than the declared one"
+        )
