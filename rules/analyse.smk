@@ -31,7 +31,12 @@ rule audit_scores:
         job_inputs(AUDIT),
         code=code_of("workflow/scripts/analyse/*.py"),
     output:
-        in_results(AUDIT),
+        report(
+            in_results(AUDIT),
+            caption="../workflow/report/audit.rst",
+            category="audit",
+            labels={"study": "{name}", "what": "tables written"},
+        ),
     log:
         "logs/analyse/{name}/audit.log",
     localrule: True
@@ -52,7 +57,12 @@ rule analyse:
         job_inputs(ANALYSE),
         code=code_of("workflow/scripts/analyse/*.py"),
     output:
-        in_results(ANALYSE),
+        report(
+            in_results(ANALYSE),
+            caption="../workflow/report/tables.rst",
+            category="findings",
+            labels={"study": "{name}", "what": "tables written"},
+        ),
     log:
         "logs/analyse/{name}/analyse.log",
     localrule: True
@@ -73,7 +83,12 @@ rule report:
         job_inputs(REPORT),
         code=code_of("workflow/scripts/report/*.py", "workflow/report/*"),
     output:
-        in_results(REPORT),
+        report(
+            in_results(REPORT),
+            caption="../workflow/report/page.rst",
+            category="findings",
+            labels={"study": "{name}", "what": "report"},
+        ),
     log:
         "logs/analyse/{name}/report.log",
     localrule: True

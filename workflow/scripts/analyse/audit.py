@@ -75,8 +75,8 @@ def copies(scores: pl.DataFrame) -> list[Finding]:
     """Rows that share more exact values than chance gives.
 
     In each column that tells rows apart, an equal value counts -log2 of its share among rows of the base, at most
-    MOST_BITS. A pair of rows is a copy when its bits exceed log2 of the number of pairs by SURE_BITS and come from three
-    columns or more. Copies with the same pattern (bases, recipes, epochs) are one finding.
+    MOST_BITS. A pair of rows is a copy when its bits exceed log2 of the number of pairs by SURE_BITS and come from
+    three columns or more. Copies with the same pattern (bases, recipes, epochs) are one finding.
     """
     rows, columns, values = _wide(scores)
     if len(rows) < 2:

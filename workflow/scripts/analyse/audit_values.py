@@ -1,4 +1,6 @@
-"""Faults that a single column of scores gives away: its scale, its grid of possible values, its parts, its base rows."""
+"""Faults that a single column of scores gives away: its scale, its grid of possible values, its parts, its base
+rows.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,8 +63,10 @@ def scale(scores: pl.DataFrame, labels: dict[str, Any]) -> list[Finding]:
         if own < usual and 10.0**-own > 4 / items:
             seen = len(np.unique(values))
             evidence = (
-                f"values have {own} decimals as fractions, the other columns {usual}: it was written as a fraction where "
-                f"they are percent, so that only {seen} different values occur and one step is {items * 10.0**-own:.0f} "
+                f"values have {own} decimals as fractions, the other columns {usual}: it was written as a "
+                "fraction where "
+                f"they are percent, so that only {seen} different values occur and one step is "
+                f"{items * 10.0**-own:.0f} "
                 f"of {items} items"
             )
             findings.append(
@@ -151,7 +155,10 @@ def _sum_hint(finding: Finding, groups: dict[tuple[Any, ...], int]) -> str:
     own = distinct.pop(benchmark, 0)
     together = own + sum(distinct.values())
     if distinct and together == size:
-        return f"; {size} is what {benchmark} and {' and '.join(sorted(distinct))} have together: their mean, not {benchmark}"
+        return (
+            f"; {size} is what {benchmark} and {' and '.join(sorted(distinct))} have together: their mean, not "
+            f"{benchmark}"
+        )
     return ""
 
 
@@ -163,8 +170,9 @@ def _item_grid(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str, A
     if not label.get("whole", True) or np.isnan(items).all():
         return []
     values = part["score"].to_numpy()
-    decimals = _decimals(values)
-    step = 10.0**-decimals if decimals < 9 else 0.0
+    # a value was rounded as its column is, or less: trailing zeros do not show
+    decimals = np.maximum(_decimals(values), _own_decimals(values))
+    step = np.where(decimals < 9, 10.0**-decimals, 0.0)
     # with more items than steps every value is possible
     informative = (items * step < 0.9) & ~np.isnan(items)
     nearest = np.round(values * items) / items
@@ -178,9 +186,12 @@ def _item_grid(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str, A
     )
     examples = ", ".join(f"{value:g}" for value in sorted(set(wrong["score"].to_list()))[:3])
     count = int(items[off][0])
-    better = _better_count(values[off], count, tolerance)
+    better = _better_count(values[off], count, float(tolerance[off].max()))
     hint = f"; {better} answers fit all of them, as if the others were lost" if better else ""
-    evidence = f"{wrong.height} of {tested} values are no {'mean of whole points' if judged else 'share'} of {count} items ({examples}; {whose}){hint}"
+    evidence = (
+        f"{wrong.height} of {tested} values are no {'mean of whole points' if judged else 'share'} of {count} "
+        f"items ({examples}; {whose}){hint}"
+    )
     rest = values[informative & ~off]
     mixed = better is not None and wrong.height >= 0.05 * tested and len(rest) >= FEW
     fault = "mixed sets" if mixed else "impossible value"
@@ -203,7 +214,7 @@ def _better_count(values: Array, items: int, tolerance: float) -> int | None:
 def parts(scores: pl.DataFrame) -> list[Finding]:
     """Totals that are not the mean of their parts: `A` beside `A/…` of equal shots and metric."""
     findings = []
-    wide = {measure: part for measure, part in _columns(scores)}
+    wide = dict(_columns(scores))
     for measure, total in wide.items():
         members = [
             part for other, part in wide.items() if other[0].startswith(f"{measure[0]}/") and other[1:] == measure[1:]
@@ -229,7 +240,10 @@ def parts(scores: pl.DataFrame) -> list[Finding]:
         wrong = joined.filter((pl.col("score") - pl.col("mean")).abs() > allowed)
         if wrong.height:
             gap = float((wrong["score"] - wrong["mean"]).abs().max())  # type: ignore[arg-type]
-            evidence = f"{wrong.height} of {joined.height} totals differ from the mean of {len(members)} parts, by up to {gap:.3f}"
+            evidence = (
+                f"{wrong.height} of {joined.height} totals differ from the mean of {len(members)} parts, by up to "
+                f"{gap:.3f}"
+            )
             findings.append(
                 Finding("inconsistent total", f"{name(measure)} is not the mean of its parts", evidence, _keys(wrong))
             )
@@ -238,11 +252,8 @@ def parts(scores: pl.DataFrame) -> list[Finding]:
 
 def format_failures(scores: pl.DataFrame, labels: dict[str, Any]) -> list[Finding]:
     """Base scores that say how the base answers rather than what it knows."""
-    known = {
-        key: value
-        for *key, value in scores.filter(pl.col("sample").is_null()).select("base", *MEASURE, "score").iter_rows()
-        for key in [tuple(key)]
-    }
+    own = scores.filter(pl.col("sample").is_null()).select("base", *MEASURE, "score")
+    known = {tuple(row[:4]): row[4] for row in own.iter_rows()}
     tuned = scores.filter(pl.col("sample").is_not_null()).group_by("base", *MEASURE)
     low = {tuple(row[:4]): row[4:] for row in tuned.agg(pl.col("score").quantile(0.1), pl.len()).iter_rows()}
     reasons: dict[tuple[Any, ...], list[str]] = {}
@@ -301,7 +312,10 @@ def missing_cells(missing: pl.DataFrame) -> list[Finding]:
     findings = []
     for (base, lost), cells in groups.items():
         whole = all("(" not in text for text in lost)
-        what = f"{base}: {len(cells)} cell{'s' if len(cells) > 1 else ''} without {'any score' if whole else f'{len(lost)} of their scores'}"
+        what = (
+            f"{base}: {len(cells)} cell{'s' if len(cells) > 1 else ''} without "
+            f"{'any score' if whole else f'{len(lost)} of their scores'}"
+        )
         names = list(dict.fromkeys(f"{cell[1] or 'base'} {cell[2] or ''}".strip() for cell in cells))
         shown = f"{', '.join(names[:6])}{f' and {len(names) - 6} more' if len(names) > 6 else ''}"
         keys = pl.DataFrame(cells, schema=missing.select(CELL).schema, orient="row")
@@ -340,8 +354,18 @@ def _on_grid(values: Array, parts_of_one: Any) -> Any:
 
 
 def _decimals(values: Array, most: int = 9) -> int:
-    """The fewest decimals that nearly all values need (one in twenty may need more); `most` where they need them all."""
+    """The fewest decimals that nearly all values need (one in twenty may need more); `most` where they need them
+    all.
+    """
     for digits in range(most):
         if _on_grid(values, 10.0**digits).mean() >= 0.95:
             return digits
     return most
+
+
+def _own_decimals(values: Array, most: int = 9) -> Array:
+    """How many decimals each value needs."""
+    found = np.full(len(values), float(most))
+    for digits in range(most - 1, -1, -1):
+        found[_on_grid(values, 10.0**digits)] = digits
+    return found

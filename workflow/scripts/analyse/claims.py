@@ -1,8 +1,8 @@
 """What the published study reported, claim by claim: confirmed, weak or not, with the number that says so.
 
 A claim is *confirmed* when its whole interval lies where the claim says, *weak* when only the estimate does, *not* when
-the estimate does not, and *undecided* when the tables lack what it needs. Limits that words like "few" or "near" need are
-constants here and stand in the column `rule`.
+the estimate does not, and *undecided* when the tables lack what it needs. Limits that words like "few" or "near"
+need are constants here and stand in the column `rule`.
 """
 
 from collections.abc import Callable, Mapping
@@ -248,7 +248,9 @@ def epochs_converge(evidence: Evidence) -> Found | None:
 
 
 def larger_on_the_rim(evidence: Evidence) -> Found | None:
-    """Distance on the map from the middle of the base's models: the larger sample minus the smaller, alike otherwise."""
+    """Distance on the map from the middle of the base's models: the larger sample minus the smaller, alike
+    otherwise.
+    """
     frame = evidence.frames["map"].filter((pl.col("kind") == "pca of scores") & pl.col("sample").is_not_null())
     frame = frame.filter(pl.col("dataset") != pl.col("sample"))
     away = frame.with_columns(

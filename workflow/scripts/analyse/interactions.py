@@ -1,7 +1,7 @@
 """Question 1: what do base models share, what is particular to one?
 
-All of it rests on base-free effects (cells.free_effects), averaged over recipes and sizes: one number per base x dataset
-x benchmark.
+All of it rests on base-free effects (cells.free_effects), averaged over recipes and sizes: one number per base x
+dataset x benchmark.
 """
 
 from dataclasses import dataclass
@@ -66,6 +66,8 @@ def cube(effects: pl.DataFrame) -> Cube:
 
 def agreement(data: Cube, bootstrap: Bootstrap) -> pl.DataFrame:
     """Table `agreement`: do two bases profit from the same datasets, per benchmark and over all?"""
+    if len(data.bases) < 2:
+        return tables.empty("agreement")
     rows: list[Row] = []
     scaled = data.scaled()
     views: list[tuple[Row, Array]] = [(dict.fromkeys(MEASURE), scaled.reshape(len(data.bases), -1))]
@@ -124,6 +126,8 @@ def similarity(data: Cube, labels: dict[str, Any], bootstrap: Bootstrap, permuta
 
     The difference between pairs inside and across a label is tested by permuting the labels of bases (Mantel 1967).
     """
+    if len(data.bases) < 2:
+        return tables.empty("similarity")
     values = data.scaled().reshape(len(data.bases), -1)
     pairs = _pairs(values)
     rows: list[Row] = []
@@ -205,10 +209,12 @@ def _label_difference(pairs: Array, same: Array, bootstrap: Bootstrap, permutati
 def pca(data: Cube, bootstrap: Bootstrap) -> pl.DataFrame:
     """Table `pca`: how many patterns the effects consist of.
 
-    Scope `benchmarks`: rows are base x dataset, columns benchmarks. Scope `bases`: rows are dataset x benchmark, columns
-    bases. Columns are scaled to equal variance; those known for less than nine tenths of the rows are left out, then
-    rows with gaps. Intervals of the cumulative share: jackknife over bases, in scope `bases` over datasets.
+    Scope `benchmarks`: rows are base x dataset, columns benchmarks. Scope `bases`: rows are dataset x benchmark,
+    columns bases. Columns are scaled to equal variance; those known for less than nine tenths of the rows are left
+    out, then rows with gaps. Intervals of the cumulative share: jackknife over bases, in scope `bases` over datasets.
     """
+    if len(data.bases) < 2:
+        return tables.empty("pca")
     scaled = data.scaled()
     rows = _components(
         "benchmarks",
@@ -304,9 +310,9 @@ def benchmarks(effects: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
 def variance(gains: pl.DataFrame, confidence: float = 0.95) -> pl.DataFrame:
     """Table `variance`: what share of the variance of gains goes with the base, the dataset, and neither.
 
-    Per benchmark, on cells base x dataset (means over recipes and sizes). A factor's share is what it adds to the other:
-    R^2(base + dataset) - R^2(other), by least squares on indicators; `shared` is what both explain alike. The interval
-    is the jackknife's over bases.
+    Per benchmark, on cells base x dataset (means over recipes and sizes). A factor's share is what it adds to the
+    other: R^2(base + dataset) - R^2(other), by least squares on indicators; `shared` is what both explain alike. The
+    interval is the jackknife's over bases.
     """
     runs = over_seeds(final_gains(gains))
     cells = (

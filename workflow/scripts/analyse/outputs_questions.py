@@ -1,6 +1,6 @@
 """Schemas of the tables of questions 1 to 4 beside effects and correlations."""
 
-from sft_atlas.analyse.columns import CELL, COUNT, FLAG, INTERVAL, MEASURE, REAL, TEXT, ANY_MEASURE, Column, Table, cell
+from sft_atlas.analyse.columns import ANY_MEASURE, CELL, COUNT, FLAG, INTERVAL, MEASURE, REAL, TEXT, Column, Table, cell
 
 _BASE = Column("base", TEXT, "", "base model")
 _COEFFICIENT = Column("coefficient", REAL, "-1..1", "Pearson's correlation", True)

@@ -18,9 +18,9 @@ PENALTY = 1.0
 MIN_BASES = 3
 FEATURES = ("log_perplexity", "mean_tokens", "similarity")
 MODELS: dict[str, tuple[str, ...]] = {
-    "dataset": ("expected",),
+    "dataset elsewhere": ("expected",),
     "features": FEATURES,
-    "dataset and features": ("expected", *FEATURES),
+    "dataset elsewhere and features": ("expected", *FEATURES),
 }
 """Features by model; `expected` is the mean gain of the other bases with this dataset on this benchmark."""
 
@@ -134,9 +134,9 @@ def _skill(totals: Array) -> Array:
 def recommend(frame: pl.DataFrame, predictors: pl.DataFrame, options: AnalysisOptions) -> pl.DataFrame:
     """Table `recommend`: datasets for each base and benchmark, best first, as if the base had never been tuned.
 
-    The model is `dataset and features` where perplexities are known, else `dataset`; bases that have predictors but no
-    runs are predicted from all others. The interval adds to a prediction the errors that the model made on the other
-    bases; `best` is how often a dataset comes first when such errors are drawn.
+    The model is what the dataset does elsewhere, with features where perplexities are known; bases that have
+    predictors but no runs are predicted from all others. The interval adds to a prediction the errors that the model
+    made on the other bases; `best` is how often a dataset comes first when such errors are drawn.
     """
     if frame.is_empty():
         return tables.empty("recommend")
@@ -146,7 +146,8 @@ def recommend(frame: pl.DataFrame, predictors: pl.DataFrame, options: AnalysisOp
         return tables.empty("recommend")
     if asked.height:
         found = pl.concat([found, predict(frame, asked).select(found.columns)])
-    model = "dataset and features" if found["dataset and features"].null_count() < found.height else "dataset"
+    plain, _, full = MODELS
+    model = full if found[full].null_count() < found.height else plain
     found = found.drop_nulls([model]).sort("base", *MEASURE, "dataset")
     errors = {base: _errors(found, model, base) for base in found["base"].unique()}
     tails = (1 - options.confidence) / 2

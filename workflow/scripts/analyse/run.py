@@ -42,7 +42,8 @@ def run(spec: dict[str, Any], root: Path) -> None:
 def audit(folder: Path, out: Path, labels: dict[str, Any]) -> None:
     """Inspect the scores in `folder` and write tables `audit` and `suspects` to `out`."""
     scores, missing, imported = (tables.read(folder, name) for name in ("scores", "missing", "imported"))
-    for name, frame in zip(tables.AUDIT, inspect(scores, missing, imported, labels), strict=True):
+    found = inspect(scores, missing, imported, labels.get("benchmarks", {}))
+    for name, frame in zip(tables.AUDIT, found, strict=True):
         tables.write(frame, out, name)
 
 

@@ -18,8 +18,8 @@ WIDTH = pl.col("metric").replace_strict(METRIC_RANGE, default=1.0, return_dtype=
 def epochs(gains: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
     """Table `epochs`: mean gain after each kept epoch, and how much of the last epoch's gains an epoch already has.
 
-    Only runs that keep all epochs of their setting (method, schedule, size) count, so every point of a curve is the same
-    runs. `step` is the mean absolute change of gain since the epoch before. Clusters are runs.
+    Only runs that keep all epochs of their setting (method, schedule, size) count, so every point of a curve is the
+    same runs. `step` is the mean absolute change of gain since the epoch before. Clusters are runs.
     """
     key = ["method", "schedule", "size"]
     sizes = nominal_sizes(gains["size"])
@@ -72,7 +72,8 @@ def _curve(view: pl.DataFrame, about: Row, bootstrap: Bootstrap) -> list[Row]:
 def leave_one_out(scores: pl.DataFrame) -> pl.DataFrame:
     """Table `leave_one_out`: the score of the whole mixture minus that of the mixture without one dataset.
 
-    At equal base, recipe, seed and epoch; positive where the dataset helps. A null benchmark is the mean over benchmarks.
+    At equal base, recipe, seed and epoch; positive where the dataset helps. A null benchmark is the mean over
+    benchmarks.
     """
     tuned = scores.filter(pl.col("sample").is_not_null() & pl.col("score").is_not_null())
     tuned = tuned.with_columns(pl.col("score", "stderr") / WIDTH)
@@ -119,8 +120,8 @@ def crosslingual(
         ("pooled", None, _by_measure(gains)),
         ("within base", None, _by_measure(tuned)),
     ]
-    for language, bases in sorted(spoken.items()):
-        views.append(("language", language, _by_measure(gains.filter(pl.col("base").is_in(bases)))))
+    for spoken_by, bases in sorted(spoken.items()):
+        views.append(("language", spoken_by, _by_measure(gains.filter(pl.col("base").is_in(bases)))))
     key = ["base", "sample", "recipe"]
     rows: list[Row] = []
     for scope, language, parts in views:
@@ -148,7 +149,7 @@ def crosslingual(
 def _by_measure(gains: pl.DataFrame) -> dict[Any, pl.DataFrame]:
     """Last gains of runs by measure."""
     runs = over_seeds(final_gains(gains)).sort("base", "sample", "recipe", *MEASURE)
-    return {measure: part for measure, part in runs.group_by(MEASURE, maintain_order=True)}
+    return dict(runs.group_by(MEASURE, maintain_order=True))
 
 
 def model_map(scores: pl.DataFrame, gains: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Adapter for the released table of the published study (llm-jp/massive-sft, `evaluation_result.csv`): wide to long.
 
-A row is a model, a column a benchmark with its shots. Names become those of `studies/massive-sft.yaml`. The unit of each
-column is read off its values: percent unless all lie within 0..1 and some between.
+A row is a model, a column a benchmark with its shots. Names become those of `studies/massive-sft.yaml`. The unit of
+each column is read off its values: percent unless all lie within 0..1 and some between.
 """
 
 from dataclasses import dataclass

@@ -74,7 +74,9 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             interactive.gains_bases,
             figures_gains.gains_bases,
         ),
-        Plan("agreement", "Do bases profit from the same data?", ("agreement",), words.agreement, interactive.agreement),
+        Plan(
+            "agreement", "Do bases profit from the same data?", ("agreement",), words.agreement, interactive.agreement
+        ),
         Plan(
             "base_similarity",
             "Which bases are alike in what helps them",
@@ -200,17 +202,39 @@ AUDIT = (
 )
 
 
+NEEDS = {
+    "predictors": "perplexity, length and similarity of the training data",
+    "correlations": "correlations of these with gains",
+    "layers": "changes of weights by layer",
+    "layer_correlations": "correlations of these with gains",
+    "layer_peaks": "peaks of these correlations",
+    "seeds": "runs that differ in their seed only",
+    "methods": "pairs of runs that differ in method, size or schedule only",
+    "epochs": "runs that keep several epochs",
+    "leave_one_out": "mixtures without one dataset",
+    "crosslingual": "benchmarks with counterparts in another language",
+    "prediction": "predictions for bases left out: three bases or more",
+    "recommend": "predictions for bases left out: three bases or more",
+    "sensitivity": "mean effects that suspect cells change",
+}
+"""What a table without rows would say; a table of scores cannot hold the first ones."""
+
+
 def draw(results: Results) -> dict[str, list[Drawn]]:
     """All figures, by question; those of the audit under `audit`."""
     with style.context():
-        return {question: [_draw(plan, results) for plan in plans] for question, plans in (QUESTIONS | {"audit": AUDIT}).items()}
+        return {
+            question: [_draw(plan, results) for plan in plans]
+            for question, plans in (QUESTIONS | {"audit": AUDIT}).items()
+        }
 
 
 def _draw(plan: Plan, results: Results) -> Drawn:
     """One figure, or the reason why there is none."""
     empty = [name for name in plan.tables if results[name].is_empty()]
     if empty:
-        return Drawn(plan.name, plan.title, plan.tables, f"Not shown: table {' and table '.join(empty)} has no rows.")
+        lacking = " and ".join(f"{NEEDS[name]} (table {name})" if name in NEEDS else f"table {name}" for name in empty)
+        return Drawn(plan.name, plan.title, plan.tables, f"Not shown: these results hold no rows of {lacking}.")
     drawing = plan.draw(results) if plan.draw else None
     spec = plan.spec(results) if plan.spec else None
     if spec is None and drawing is None:

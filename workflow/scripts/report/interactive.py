@@ -128,7 +128,11 @@ def base_similarity(results: Results) -> Spec | None:
 def agreement(results: Results) -> Spec | None:
     """Mean correlation between bases, per benchmark."""
     rows = results["agreement"].filter(pl.col("base").is_null())
-    rows = labelled(results, rows).with_columns(pl.col("measure").fill_null("all benchmarks")).sort("coefficient", descending=True)
+    rows = (
+        labelled(results, rows)
+        .with_columns(pl.col("measure").fill_null("all benchmarks"))
+        .sort("coefficient", descending=True)
+    )
     return _figure(
         "dots",
         rows.select("measure", "coefficient", "ci_low", "ci_high", "n_bases", "n_cells"),
@@ -188,7 +192,14 @@ def benchmarks(results: Results) -> Spec | None:
     return _figure(
         "heat",
         rows.select("first", "second", "coefficient", "corrected", "n_runs"),
-        **{"x": "second", "y": "first", "value": "coefficient", "value_title": "correlation", "limit": 1, "square": True},
+        **{
+            "x": "second",
+            "y": "first",
+            "value": "coefficient",
+            "value_title": "correlation",
+            "limit": 1,
+            "square": True,
+        },
         hover=[["corrected", "corrected for noise"], ["n_runs", "runs", "count"]],
     )
 

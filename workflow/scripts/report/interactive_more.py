@@ -2,7 +2,6 @@
 
 import polars as pl
 
-from sft_atlas.analyse.cells import MEASURE
 from sft_atlas.report import text
 from sft_atlas.report.interactive import ENDS, POINTS, Spec, _figure, labelled
 from sft_atlas.report.results import Results
@@ -16,10 +15,22 @@ def perplexity(results: Results) -> Spec | None:
     return _figure(
         "scatter",
         rows,
-        **{"x": "perplexity", "y": "gain", "log": True, "colour": "base", "label": ["base", "dataset", "measure"], **POINTS},
+        **{
+            "x": "perplexity",
+            "y": "gain",
+            "log": True,
+            "colour": "base",
+            "label": ["base", "dataset", "measure"],
+            **POINTS,
+        },
         **{"x_title": "perplexity under the base model", "y_title": "gain (points)"},
         choices=[{"name": "measure", "label": "benchmark", "all": True}],
-        hover=[["perplexity", "perplexity"], ["gain", "gain", "points"], ["method", "method"], ["size", "rows", "count"]],
+        hover=[
+            ["perplexity", "perplexity"],
+            ["gain", "gain", "points"],
+            ["method", "method"],
+            ["size", "rows", "count"],
+        ],
     )
 
 
@@ -38,7 +49,13 @@ def predictors(results: Results) -> Spec | None:
         **{"label": ["predictor", "scope"], "x": "coefficient", "low": "ci_low", "high": "ci_high"},
         x_title="rank correlation with gain",
         choices=[{"name": "measure", "label": "benchmark", "start": "all benchmarks"}],
-        hover=[["coefficient", "ρ"], ["ci_low", "from"], ["ci_high", "to"], ["q", "q"], ["n_clusters", "units", "count"]],
+        hover=[
+            ["coefficient", "ρ"],
+            ["ci_low", "from"],
+            ["ci_high", "to"],
+            ["q", "q"],
+            ["n_clusters", "units", "count"],
+        ],
     )
 
 
@@ -79,17 +96,27 @@ def recommend(results: Results) -> Spec | None:
         **{"label": ["dataset"], "x": "predicted", "low": "ci_low", "high": "ci_high", "format_x": "points"},
         x_title="predicted gain (points)",
         choices=[{"name": "base", "label": "base"}, {"name": "measure", "label": "benchmark"}],
-        hover=[["predicted", "predicted", "points"], *ENDS, ["best", "probability of being best"], ["observed", "observed", "points"]],
+        hover=[
+            ["predicted", "predicted", "points"],
+            *ENDS,
+            ["best", "probability of being best"],
+            ["observed", "observed", "points"],
+        ],
     )
 
 
 def layers(results: Results) -> Spec | None:
     """Relative change by depth."""
     last = results["layers"].filter(
-        (pl.col("epoch") == pl.col("epoch").max().over("base", "sample", "recipe", "seed")) & pl.col("relative").is_not_null()
+        (pl.col("epoch") == pl.col("epoch").max().over("base", "sample", "recipe", "seed"))
+        & pl.col("relative").is_not_null()
     )
-    rows = last.group_by("base", "dataset", "method", "module", "depth").agg(pl.col("relative").mean(), pl.len().alias("n"))
-    mean = rows.group_by("base", "method", "module", "depth").agg(pl.col("relative").mean(), pl.len().cast(pl.Int64).alias("n"))
+    rows = last.group_by("base", "dataset", "method", "module", "depth").agg(
+        pl.col("relative").mean(), pl.len().alias("n")
+    )
+    mean = rows.group_by("base", "method", "module", "depth").agg(
+        pl.col("relative").mean(), pl.len().cast(pl.Int64).alias("n")
+    )
     return _figure(
         "lines",
         mean.sort("base", "method", "module", "depth"),
@@ -108,7 +135,14 @@ def layer_correlations(results: Results) -> Spec | None:
     return _figure(
         "lines",
         rows.select("target", "scope", "module", "method", "depth", "coefficient", "ci_low", "ci_high", "q", "n_runs"),
-        **{"x": "depth", "y": "coefficient", "low": "ci_low", "high": "ci_high", "series": ["method"], "colour": "method"},
+        **{
+            "x": "depth",
+            "y": "coefficient",
+            "low": "ci_low",
+            "high": "ci_high",
+            "series": ["method"],
+            "colour": "method",
+        },
         **{"x_title": "relative depth", "y_title": "rank correlation with gain"},
         choices=[
             {"name": "target", "label": "gain", "start": text.TARGETS["mean_gain"]},
@@ -127,20 +161,37 @@ def layer_peaks(results: Results) -> Spec | None:
         rows.select("target", "method", "module", "depth", "ci_low", "ci_high", "coefficient", "flat", "n_runs"),
         **{"label": ["target", "method", "module"], "x": "depth", "low": "ci_low", "high": "ci_high"},
         x_title="relative depth of the peak",
-        hover=[["depth", "depth"], ["ci_low", "from"], ["ci_high", "to"], ["coefficient", "ρ there"], ["flat", "draws that peak at an end"]],
+        hover=[
+            ["depth", "depth"],
+            ["ci_low", "from"],
+            ["ci_high", "to"],
+            ["coefficient", "ρ there"],
+            ["flat", "draws that peak at an end"],
+        ],
     )
 
 
 def methods(results: Results) -> Spec | None:
     """Paired differences between methods, sizes and schedules."""
-    rows = results["methods"].filter(pl.col("matched").is_null()).with_columns(
-        pl.format("{}: {} minus {}", "comparison", "second", "first").alias("pair"),
-        pl.col("base").fill_null("all bases"),
+    rows = (
+        results["methods"]
+        .filter(pl.col("matched").is_null())
+        .with_columns(
+            pl.format("{}: {} minus {}", "comparison", "second", "first").alias("pair"),
+            pl.col("base").fill_null("all bases"),
+        )
     )
     return _figure(
         "dots",
         rows.select(
-            "pair", pl.col("base").alias("of"), "difference", "ci_low", "ci_high", "first_gain", "second_gain", "n_pairs"
+            "pair",
+            pl.col("base").alias("of"),
+            "difference",
+            "ci_low",
+            "ci_high",
+            "first_gain",
+            "second_gain",
+            "n_pairs",
         ),
         **{"label": ["of"], "x": "difference", "low": "ci_low", "high": "ci_high", "format_x": "points"},
         x_title="difference of gain (points)",
@@ -170,7 +221,9 @@ def epochs(results: Results) -> Spec | None:
     rows = rows.with_columns(of=pl.col("base").fill_null("mean"))
     return _figure(
         "lines",
-        rows.select("setting", "of", "base", "method", "measure", "epoch", "gain", "ci_low", "ci_high", "to_last", "n_runs"),
+        rows.select(
+            "setting", "of", "base", "method", "measure", "epoch", "gain", "ci_low", "ci_high", "to_last", "n_runs"
+        ),
         **{"x": "epoch", "y": "gain", "low": "ci_low", "high": "ci_high", "series": ["of"], "colour": "of", **POINTS},
         **{"x_title": "epoch", "y_title": "mean gain (points)", "format_x": "count"},
         choices=[
@@ -190,7 +243,13 @@ def leave_one_out(results: Results) -> Spec | None:
     return _figure(
         "heat",
         rows.select("base", "method", "held_out", "measure", "contribution", "stderr"),
-        **{"x": "measure", "y": "held_out", "value": "contribution", "value_title": "with it − without it (points)", **POINTS},
+        **{
+            "x": "measure",
+            "y": "held_out",
+            "value": "contribution",
+            "value_title": "with it − without it (points)",
+            **POINTS,
+        },
         hover=[["base", "base"], ["method", "method"], ["stderr", "± over items", "points"]],
     )
 
@@ -206,7 +265,13 @@ def crosslingual(results: Results) -> Spec | None:
         rows.select("pair", "compared", "coefficient", "ci_low", "ci_high", "n_runs", "n_bases"),
         **{"label": ["pair", "compared"], "x": "coefficient", "low": "ci_low", "high": "ci_high"},
         x_title="rank correlation of gains",
-        hover=[["coefficient", "ρ"], ["ci_low", "from"], ["ci_high", "to"], ["n_runs", "runs", "count"], ["n_bases", "bases", "count"]],
+        hover=[
+            ["coefficient", "ρ"],
+            ["ci_low", "from"],
+            ["ci_high", "to"],
+            ["n_runs", "runs", "count"],
+            ["n_bases", "bases", "count"],
+        ],
     )
 
 
@@ -225,14 +290,35 @@ def model_map(results: Results) -> Spec | None:
 
 def sensitivity(results: Results) -> Spec | None:
     """Mean effects whose verdict the suspect cells change."""
-    rows = labelled(results, results["sensitivity"].filter(~pl.col("benchmark").str.contains("/")))
+    rows = labelled(results, results["sensitivity"])
+    rows = rows.filter(pl.col("measure").is_in([results.labels[measure] for measure in results.measures]))
     return _figure(
         "dots",
-        rows.sort("dataset", "measure").select("dataset", "method", "size", "measure", "gain_all", "ci_low_all", "ci_high_all", "verdict", "verdict_all", "gain"),
-        **{"label": ["measure", "method", "size"], "x": "gain_all", "low": "ci_low_all", "high": "ci_high_all", "format_x": "points"},
+        rows.sort("dataset", "measure").select(
+            "dataset",
+            "method",
+            "size",
+            "measure",
+            "gain_all",
+            "ci_low_all",
+            "ci_high_all",
+            "verdict",
+            "verdict_all",
+            "gain",
+        ),
+        **{
+            "label": ["measure", "method", "size"],
+            "x": "gain_all",
+            "low": "ci_low_all",
+            "high": "ci_high_all",
+            "format_x": "points",
+        },
         x_title="mean gain with all cells (points)",
         choices=[{"name": "dataset", "label": "dataset"}],
-        hover=[["verdict_all", "with all cells"], ["verdict", "without suspects"], ["gain_all", "with", "points"], ["gain", "without", "points"]],
+        hover=[
+            ["verdict_all", "with all cells"],
+            ["verdict", "without suspects"],
+            ["gain_all", "with", "points"],
+            ["gain", "without", "points"],
+        ],
     )
-
-

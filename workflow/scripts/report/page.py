@@ -16,7 +16,16 @@ from sft_atlas.report.figures_gains import explain_gains, explain_matched
 from sft_atlas.report.html_tables import page_tables
 from sft_atlas.report.results import Results
 
-FINDINGS = ("base_similarity", "variance", "predictors", "prediction", "layer_correlations", "methods", "epochs", "seeds")
+FINDINGS = (
+    "base_similarity",
+    "variance",
+    "predictors",
+    "prediction",
+    "layer_correlations",
+    "methods",
+    "epochs",
+    "seeds",
+)
 """Figures whose sentences stand in the summary."""
 TEMPLATES = Path(__file__).resolve().parents[2] / "report"
 
@@ -32,8 +41,9 @@ def build(
 
     `study` is the study file as a dictionary; of its keys `name`, `title`, `analyses`, the order of `bases`, `datasets`
     and `benchmarks`, and a benchmark's optional `chance` (score of guessing, 0..1) are used. `versions` maps what was
-    used to its version, or to a list of versions when runs differ; `cost` says what each stage took. Links to tables are relative: `tables/NAME.csv`. The
-    same input gives the same bytes. Raises tables.TableError for a table that breaks its schema.
+    used to its version, or to a list of versions when runs differ; `cost` says what each stage took. Links to tables
+    are relative: `tables/NAME.csv`. The same input gives the same bytes. Raises tables.TableError for a table that
+    breaks its schema.
     """
     results = Results(tables, dict(study))
     questions = figures.draw(results)

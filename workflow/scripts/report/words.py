@@ -18,13 +18,17 @@ def _estimate(row: dict[str, Any], name: str = "coefficient", form: Any = text.n
 def free(results: Results) -> str:
     """The strongest base-free effect."""
     cells = results["free"].filter(~pl.col("benchmark").str.contains("/"))
-    means = cells.group_by("dataset", "benchmark", "shots", "metric").agg(pl.col("effect").mean(), pl.col("base").n_unique())
+    means = cells.group_by("dataset", "benchmark", "shots", "metric").agg(
+        pl.col("effect").mean(), pl.col("base").n_unique()
+    )
     order = ["effect", "dataset", "benchmark", "shots"]
     top = means.sort(order, descending=[True, False, False, False]).row(0, named=True)
     label = results.labels[top["benchmark"], top["shots"], top["metric"]]
     return text.sentence(
-        f"a run's score minus the mean over datasets of its base: independent of the base's own score. The greatest mean is "
-        f"that of {top['dataset']} on {label}: {text.points(top['effect'])} points, n = {text.count(top['base'], 'base')}"
+        "a run's score minus the mean over datasets of its base: independent of the base's own score. The "
+        "greatest mean is "
+        f"that of {top['dataset']} on {label}: {text.points(top['effect'])} points, n = "
+        f"{text.count(top['base'], 'base')}"
     )
 
 
@@ -34,12 +38,16 @@ def base_similarity(results: Results) -> str:
     pairs = frame.filter(pl.col("scope") == "pair")
     if pairs.is_empty():
         return text.sentence("no two bases have enough cells in common (n = 0 pairs)")
-    parts = [f"two bases correlate by {text.number(pairs['coefficient'].mean())} on average, n = {text.count(pairs.height, 'pair')}"]  # type: ignore[arg-type]
+    parts = [
+        f"two bases correlate by {text.number(pairs['coefficient'].mean())} on average, n = "
+        f"{text.count(pairs.height, 'pair')}"
+    ]
     for label in ("family", "language"):
         row = frame.filter(pl.col("scope") == f"difference by {label}").to_dicts()
         if row:
             parts.append(
-                f"pairs of one {label} by {_estimate(row[0])} more than others (permuted labels: p {text.probability(row[0]['p'])})"
+                f"pairs of one {label} by {_estimate(row[0])} more than others (permuted labels: p "
+                f"{text.probability(row[0]['p'])})"
             )
     return text.sentence("; ".join(parts))
 
@@ -47,7 +55,9 @@ def base_similarity(results: Results) -> str:
 def agreement(results: Results) -> str:
     """Where bases agree most and least."""
     means = results["agreement"].filter(pl.col("base").is_null())
-    single = means.filter(pl.col("benchmark").is_not_null() & pl.col("coefficient").is_not_null()).sort("coefficient", "benchmark", "shots")
+    single = means.filter(pl.col("benchmark").is_not_null() & pl.col("coefficient").is_not_null()).sort(
+        "coefficient", "benchmark", "shots"
+    )
     if single.is_empty():
         return text.sentence("no two bases have enough datasets in common (n = 0 pairs)")
 
@@ -70,7 +80,8 @@ def pca(results: Results) -> str:
         needed = part.filter(pl.col("cumulative") >= 0.9)["component"].min()
         five = part.filter(pl.col("component") == min(5, part.height)).row(0, named=True)
         parts.append(
-            f"with {scope} as columns (n = {five['n_columns']} columns, {five['n_rows']} rows) the first {five['component']} components "
+            f"with {scope} as columns (n = {five['n_columns']} columns, {five['n_rows']} rows) the first "
+            f"{five['component']} components "
             f"carry {_estimate(five, 'cumulative')} of the variance and 0.90 takes {needed}"
         )
     return text.sentence("; ".join(parts))
@@ -82,7 +93,10 @@ def loadings(results: Results) -> str:
     first = frame.filter(pl.col("loading").is_not_null()).sort(pl.col("loading").abs(), descending=True)
     if first.is_empty():
         return text.sentence("no loadings (n = 0 benchmarks)")
-    names = [f"{results.labels[r['benchmark'], r['shots'], r['metric']]} ({text.number(r['loading'])})" for r in first.head(3).to_dicts()]
+    names = [
+        f"{results.labels[r['benchmark'], r['shots'], r['metric']]} ({text.number(r['loading'])})"
+        for r in first.head(3).to_dicts()
+    ]
     return text.sentence(f"component 1 loads most on {', '.join(names)}, n = {text.count(first.height, 'benchmark')}")
 
 
@@ -90,7 +104,9 @@ def variance(results: Results) -> str:
     """Mean shares over benchmarks."""
     frame = results["variance"].filter(~pl.col("benchmark").str.contains("/"))
     means = dict(frame.group_by("factor").agg(pl.col("share").mean()).iter_rows())
-    shares = ", ".join(f"{means[factor]:.0%} with the {word}" for factor, word in (("base", "base"), ("dataset", "dataset")))
+    shares = ", ".join(
+        f"{means[factor]:.0%} with the {word}" for factor, word in (("base", "base"), ("dataset", "dataset"))
+    )
     count = frame.select("benchmark", "shots", "metric").n_unique()
     return text.sentence(
         f"of the variance of gains go, on average over n = {text.count(count, 'benchmark')}, {shares}, "
@@ -109,7 +125,7 @@ def benchmarks(results: Results) -> str:
     corrected = "" if top["corrected"] is None else f", {text.number(top['corrected'])} corrected for noise of items"
     return text.sentence(
         f"{one} and {other} go together most: {_estimate(top)}{corrected}, n = {text.count(top['n_runs'], 'run')}; "
-        f"the mean over {text.count(frame.height, 'pair')} is {text.number(frame['coefficient'].mean())}"  # type: ignore[arg-type]
+        f"the mean over {text.count(frame.height, 'pair')} is {text.number(frame['coefficient'].mean())}"
     )
 
 
@@ -119,9 +135,14 @@ def prediction(results: Results) -> str:
     parts = []
     for row in rows.iter_rows(named=True):
         clear = "" if not text.spans_zero(row) else ", not clearly better than the benchmark's mean"
-        parts.append(f"by {row['model']}: skill {_estimate(row, 'skill')}{clear}, error {text.points(row['error']).lstrip('+')} points")
+        parts.append(
+            f"from {row['model']}: skill {_estimate(row, 'skill')}{clear}, error "
+            f"{text.points(row['error']).lstrip('+')} points"
+        )
     cells, bases = rows["n_cells"].max(), rows["n_bases"].max()
-    return text.sentence(f"gains of a base that was left out, predicted {'; '.join(parts)} (n = {cells} cells of {bases} bases)")
+    return text.sentence(
+        f"gains of a base that was left out, predicted {'; '.join(parts)} (n = {cells:,} cells of {bases} bases)"
+    )
 
 
 def recommend(results: Results) -> str:
@@ -132,11 +153,14 @@ def recommend(results: Results) -> str:
     first = best.filter(pl.col("rank") == 1)
     new = results["recommend"].filter(pl.col("observed").is_null())["base"].n_unique()
     if first.is_empty():
-        return text.sentence(f"recommendations for {text.count(new, 'base')} that were never tuned; n = 0 known cases to check them")
-    share, chance = float(first["true"].mean()), float((1 / first["n"]).mean())  # type: ignore[arg-type]
-    sure = float(first["best"].mean())  # type: ignore[arg-type]
+        return text.sentence(
+            f"recommendations for {text.count(new, 'base')} that were never tuned; n = 0 known cases to check them"
+        )
+    share, chance = float(first["true"].mean()), float((1 / first["n"]).mean())
+    sure = float(first["best"].mean())
     return text.sentence(
-        f"the dataset ranked first was the best one in {share:.0%} of n = {text.count(first.height, 'case')} (a base left out, one "
+        f"the dataset ranked first was the best one in {share:.0%} of n = {text.count(first.height, 'case')} (a "
+        "base left out, one "
         f"benchmark), where chance gives {chance:.0%} and the model itself claims {sure:.0%}"
     )
 
@@ -145,7 +169,8 @@ def layer_peaks(results: Results) -> str:
     """Position of the peak."""
     rows = results["layer_peaks"].filter((pl.col("module") == "all") & (pl.col("target") == "mean_gain"))
     parts = [
-        f"under {row['method']} the correlation peaks at depth {_estimate(row, 'depth')} (ρ = {text.number(row['coefficient'])} there, "
+        f"under {row['method']} the correlation peaks at depth {_estimate(row, 'depth')} (ρ = "
+        f"{text.number(row['coefficient'])} there, "
         f"n = {text.count(row['n_runs'], 'run')})"
         for row in rows.iter_rows(named=True)
     ]
@@ -172,7 +197,8 @@ def leave_one_out(results: Results) -> str:
     order = means.group_by("held_out").agg(pl.col("contribution").mean(), pl.len()).sort("contribution", "held_out")
     low, high = order.row(0, named=True), order.row(-1, named=True)
     return text.sentence(
-        f"{high['held_out']} adds most to the mixture ({text.points(high['contribution'])} points over all benchmarks), {low['held_out']} "
+        f"{high['held_out']} adds most to the mixture ({text.points(high['contribution'])} points over all "
+        f"benchmarks), {low['held_out']} "
         f"least ({text.points(low['contribution'])}), n = {text.count(means.height, 'mixture')} without a dataset"
     )
 
@@ -191,7 +217,8 @@ def model_map(results: Results) -> str:
     """How much of the variance the map shows."""
     rows = results["map"].group_by("kind").agg(pl.col("x_share", "y_share").first(), pl.len()).sort("kind")
     parts = [
-        f"{row['kind']}: two components of {row['x_share']:.0%} and {row['y_share']:.0%} of the variance, n = {text.count(row['len'], 'model')}"
+        f"{row['kind']}: two components of {row['x_share']:.0%} and {row['y_share']:.0%} of the variance, n = "
+        f"{text.count(row['len'], 'model')}"
         for row in rows.iter_rows(named=True)
     ]
     return text.sentence("; ".join(parts) + ". Circles are base models")
@@ -203,7 +230,8 @@ def sensitivity(results: Results) -> str:
     total = results["effects"].filter(pl.col("scope") == "mean").height
     gone = results["sensitivity"].filter(pl.col("verdict") == "gone").height
     return text.sentence(
-        f"without the suspect cells, {changed - gone} mean effects are judged otherwise than with them and {gone} cannot be computed; "
+        f"without the suspect cells, {changed - gone} mean effects are judged otherwise than with them and {gone} "
+        "cannot be computed; "
         f"n = {text.count(total, 'mean effect')} remain"
     )
 
@@ -218,7 +246,8 @@ def audit(results: Results) -> str:
     excluded = results["suspects"].filter("excluded").select(pl.exclude("finding", "fault", "excluded")).n_unique()
     scores = results["scores"]["score"].count()
     return text.sentence(
-        f"the audit made {text.count(frame.height, 'finding')}: {listed}. {excluded:,} of {scores:,} scores are left out of every analysis here"
+        f"the audit made {text.count(frame.height, 'finding')}: {listed}. {excluded:,} of {scores:,} scores are "
+        "left out of every analysis here"
     )
 
 
@@ -227,8 +256,14 @@ def claims(results: Results) -> str:
     frame = results["claims"]
     counts = Counter(frame["verdict"].to_list())
     changed = int(frame["changed"].sum())
-    words = {"confirmed": "confirmed", "weak": "weak", "not": "not confirmed", "undecided": "undecided for lack of inputs"}
+    words = {
+        "confirmed": "confirmed",
+        "weak": "weak",
+        "not": "not confirmed",
+        "undecided": "undecided for lack of inputs",
+    }
     listed = ", ".join(f"{counts[verdict]} {words[verdict]}" for verdict in VERDICTS if counts[verdict])
     return text.sentence(
-        f"of {text.count(frame.height, 'claim')} of the published study, {listed}; the suspect cells change {text.count(changed, 'verdict')}"
+        f"of {text.count(frame.height, 'claim')} of the published study, {listed}; the suspect cells change "
+        f"{text.count(changed, 'verdict')}"
     )

@@ -177,7 +177,7 @@ def _explain(model: type[BaseModel], problems: Sequence[Any]) -> list[str]:
     """One line for each place that is wrong; of a mistyped key only that it is unknown, not also that it is missing."""
     lines: dict[str, list[str]] = {}
     missing: dict[str, list[str]] = {}
-    mistyped = set()
+    mistyped: set[str] = set()
     for problem in problems:
         location = [part for part in problem["loc"] if not _is_validator_step(part)]
         where = key_path(location)
@@ -199,7 +199,7 @@ def _expected(problem: Any) -> str:
         return unknown("value", found, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping of keys", message)
-    kind = {dict: "a mapping", list: "a list"}.get(type(found))
+    kind = "a mapping" if isinstance(found, dict) else "a list" if isinstance(found, list) else None
     if kind:
         return message if problem["type"] == "value_error" else f"{message}; found {kind}"
     return f"{message}; found {_shown(found)}"
