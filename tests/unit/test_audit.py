@@ -90,9 +90,9 @@ FAULTS: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str, list[str]]]
         ["1 of 245 values are no share of 164 items (0.4993"],
     ),
     "a judge's impossible mean": (
-        lambda s: plant(s, _is("mt_bench/maths") & _cell("data2-1k", "full-constant", 2), pl.lit(5.56)),
+        lambda s: plant(s, _is("mt_bench/maths") & _cell("data2-1k", "full-constant", 2), pl.col("score") - 0.005),
         "impossible value",
-        ["no mean of whole points of 10 items (5.56"],
+        ["1 of 245 values are no mean of whole points of 10 items ("],
     ),
     "a wrong total": (
         lambda s: plant(s, _is("mt_bench") & _cell("data3-1k", "lora-constant", 2), pl.col("score") + 0.4),
@@ -198,4 +198,4 @@ def test_the_faults_of_the_released_table_are_found(published: tuple[pl.DataFram
     assert said["boolq, 5 shots of 10 base models"]["fault"] == "format, not knowledge"
     assert "Swallow-MS-7b-v0.1: 41 cells without any score" in said
     assert "Mistral-7B-v0.1: 20 cells without 10 of their scores" in said
-    assert suspects.filter("excluded").select(KEY).n_unique() == 1522
+    assert suspects.filter("excluded").select(KEY).n_unique() == 1554

@@ -180,13 +180,16 @@ def _item_grid(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str, A
     off = informative & (np.abs(values - nearest) > tolerance)
     if not off.any():
         return []
-    wrong, tested = part.filter(pl.Series(off)), int(informative.sum())
+    wrong, tested = part.filter(pl.Series(off)), int((~np.isnan(items)).sum())
     whose = ", ".join(
         f"{base} {count}" for base, count in wrong["base"].value_counts().sort("count", descending=True).iter_rows()
     )
     examples = ", ".join(f"{value:g}" for value in sorted(set(wrong["score"].to_list()))[:3])
     count = int(items[off][0])
     better = _better_count(values[off], count, float(tolerance[off].max()))
+    if better is None and off.sum() > 0.5 * tested:
+        # most values being off the grid says that items are not scored 0 or 1, not that most cells are wrong
+        return []
     hint = f"; {better} answers fit all of them, as if the others were lost" if better else ""
     evidence = (
         f"{wrong.height} of {tested} values are no {'mean of whole points' if judged else 'share'} of {count} "
