@@ -1,6 +1,7 @@
 # From results to findings: tables, their audit and analysis, and the report. Here, and only here, a change of code redoes work.
 COLLECT, AUDIT = "{name}/collect.json", "{name}/audit.json"
 ANALYSE, REPORT = "{name}/analyse.json", "{name}/report.html"
+AUDIT_CODE = ("audit*", "cells", "columns", "inputs", "outputs", "run", "statistics", "tables")
 
 
 rule collect:
@@ -29,7 +30,7 @@ rule collect:
 rule audit_scores:
     input:
         job_inputs(AUDIT),
-        code=code_of("workflow/scripts/analyse/*.py"),
+        code=code_of(*(f"workflow/scripts/analyse/{part}.py" for part in AUDIT_CODE)),
     output:
         report(
             in_results(AUDIT),

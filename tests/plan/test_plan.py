@@ -83,7 +83,7 @@ def test_every_study_plans(study: str) -> None:
 
 def test_planning_imports_nothing_heavy() -> None:
     code = (
-        "import sys, sft_atlas.study.load, sft_atlas.study.matrix, sft_atlas.study.plan\n"
+        "import sys, sft_atlas.study.load, sft_atlas.study.matrix, sft_atlas.study.plan, sft_atlas.study.table\n"
         "import sft_atlas.files, sft_atlas.progress\n"
         "heavy = {'torch', 'polars', 'transformers', 'datasets', 'trl', 'peft', 'lm_eval', 'pandas', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -52,8 +52,8 @@ const click = HTMLAnchorElement.prototype.click;
 HTMLAnchorElement.prototype.click = function () {
   if (this.download) saved.push(this.download); else click.call(this);
 };
-[...document.querySelectorAll('[data-figure="gains_mean"] .exports button')].slice(0, 2).forEach((node) => node.click());
-seen.saved = saved;
+const buttons = [...document.querySelectorAll('[data-figure="gains_mean"] .exports button')];
+buttons.slice(0, 2).forEach((node) => node.click()); seen.saved = saved;
 seen.wide = document.documentElement.scrollWidth > window.innerWidth;
 const note = document.createElement("script");
 note.type = "application/json";

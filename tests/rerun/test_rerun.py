@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import Planned, Repository
 
 STUDY = "tests/studies/trimmed.yaml"
-AGAIN = {"collect": 1, "analyse": 1, "report": 1}
+AGAIN = {"collect": 1, "audit_scores": 1, "analyse": 1, "report": 1}
 ONE_RUN = {"train_run": 1, "evaluate_model": 1, "measure_weights": 1}
 
 
@@ -115,6 +115,7 @@ def test_a_change_redoes_just_what_hangs_on_it(
     ("file", "expected"),
     [
         ("workflow/scripts/analyse/correlations.py", {"analyse": 1, "report": 1}),
+        ("workflow/scripts/analyse/audit.py", {"audit_scores": 1, "analyse": 1, "report": 1}),
         ("workflow/scripts/report/figures.py", {"report": 1}),
         ("workflow/scripts/collect.py", AGAIN),
     ],

@@ -100,3 +100,34 @@ def write(frame: pl.DataFrame, folder: Path, name: str) -> None:
     frame = arrange(check(frame, name), name)
     frame.write_parquet(folder / f"{name}.parquet")
     frame.write_csv(folder / f"{name}.csv")
+
+
+LONG_FORMAT = """\
+## Importing scores
+
+A study with `table: {path: …, format: long}` takes its scores from a table with the columns of `scores` below, as
+CSV or Parquet: one row per cell and benchmark. Needed are `base, sample, recipe, seed, epoch, benchmark, shots, metric,
+score`; a base model has empty sample, recipe and seed, and epoch 0. `stderr`, `n` and the descriptive columns are
+optional. Scores are fractions 0..1, those of metric `judge_1_10` points 1..10; an empty score is unknown.
+
+`format: released` reads the wide table of the published study (`studies/published-table.yaml`). Keys of a study with a
+table: `workflow/schemas/table-study.schema.json`. A benchmark named `A/B` is a part of `A`: shown, never averaged
+beside it.
+"""
+
+
+def documentation() -> str:
+    """All schemas as Markdown."""
+    lines = ["# Tables", "", *(__doc__ or "").splitlines()[2:], "", LONG_FORMAT]
+    for title, part in (("Inputs of the analysis", INPUTS), ("Outputs of audit and analysis", OUTPUTS)):
+        lines += [f"## {title}", ""]
+        for name, table in part.items():
+            key = f" Key: `{', '.join(table.key)}`." if table.key else ""
+            lines += [f"### {name}", "", f"A row is {table.row}.{key}", "", "| column | type | unit | meaning |"]
+            lines += ["| --- | --- | --- | --- |"]
+            lines += [
+                f"| `{c.name}` | {str(c.dtype).lower()}{', null' if c.null else ''} | {c.unit} | {c.meaning} |"
+                for c in table.columns
+            ]
+            lines += [""]
+    return "\n".join(lines)
