@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import ENVIRONMENT, ROOT, Repository
+from tests.conftest import ENVIRONMENT, ROOT, SHARED, Repository
 
 Project = Callable[[str], Repository]
 TRIMMED = "tests/studies/trimmed.yaml"
@@ -73,12 +73,15 @@ def test_only_narrows_without_changing_identities(project: Project) -> None:
 
 @pytest.mark.parametrize("study", sorted(path.stem for path in (ROOT / "studies").glob("*.yaml")))
 def test_every_study_plans(study: str) -> None:
+    imported = study == "published-table"
+    if imported and not (SHARED / "published").is_dir():
+        pytest.skip("the released table is not here: ../shared/published is absent")
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--config", f"study={study}"]
     done = subprocess.run(
         [*command, "results=nowhere"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "train_run" in done.stdout
+    assert ("train_run" in done.stdout) != imported
 
 
 def test_planning_imports_nothing_heavy() -> None:
