@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str, list[str]]]
     "a base that misses the format": (
         lambda s: plant(s, _is("boolq", 5) & BASE & (pl.col("base") == "base4"), pl.lit(0.0006)),
         "format, not knowledge",
-        ["boolq, 5 shots of 1 base models", "base4: 0.001 where guessing gives 0.5"],
+        ["boolq, 5 shots of 1 base model", "base4: 0.001 where guessing gives 0.5"],
     ),
 }
 

@@ -291,7 +291,7 @@ def test_counterparts_are_correlated_as_scipy_does(frames: dict[str, pl.DataFram
 
 
 def test_the_map_is_scikit_learns_pca(frames: dict[str, pl.DataFrame]) -> None:
-    table = model_map(frames["scores"], frames["gains"]).filter(kind="pca of scores")
+    table = model_map(frames["scores"], frames["gains"]).filter(kind="PCA of scores")
     key = ["base", "sample", "recipe", "seed", "epoch"]
     wide = frames["scores"].pivot("benchmark", index=key, values="score", sort_columns=True).sort(key)
     values = wide.drop(key).to_numpy()

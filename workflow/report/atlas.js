@@ -122,7 +122,8 @@
       .map(([name, label, format]) => `${label}: ${number(row[name], format)}`);
   }
   const colourOf = (chart, value) => {
-    const all = chart.colours || (chart.colours = levels(chart.rows, chart.spec.colour, orderOf(chart.spec.colour)));
+    // a base or dataset keeps its colour in all figures
+    const all = chart.colours || (chart.colours = orderOf(chart.spec.colour) || levels(chart.rows, chart.spec.colour));
     return COLOURS[Math.max(0, all.indexOf(value)) % COLOURS.length];
   };
   function legend(chart, rows) {

@@ -285,7 +285,11 @@ def format_failures(scores: pl.DataFrame, labels: dict[str, Any]) -> list[Findin
         evidence = "; ".join(f"{base}: {', '.join(said)}" for base, said in sorted(where.items()))
         findings.append(
             Finding(
-                "format, not knowledge", f"{name(measure)} of {len(where)} base models", evidence, _keys(cells), False
+                "format, not knowledge",
+                f"{name(measure)} of {len(where)} base model{'' if len(where) == 1 else 's'}",
+                evidence,
+                _keys(cells),
+                False,
             )
         )
     return findings

@@ -201,13 +201,13 @@ def change_grows(evidence: Evidence) -> Found | None:
 
 def peak_in_the_middle(evidence: Evidence) -> Found | None:
     """Depth at which the change of layers goes with the gain most."""
-    row = _row(evidence.frames["layer_peaks"], target="mean_gain", module="all", method="full")
+    row = _row(evidence.frames["layer_peaks"], change="relative", target="mean_gain", module="all", method="full")
     return row and Found(_interval(row, "depth"), f"{row['n_runs']} runs", *PEAK)  # type: ignore[return-value]
 
 
 def clusters_by_base(evidence: Evidence) -> Found | None:
     """Share of models whose nearest neighbour on the map (outside their own run) has the same base, over chance."""
-    frame = evidence.frames["map"].filter((pl.col("kind") == "pca of scores") & pl.col("sample").is_not_null())
+    frame = evidence.frames["map"].filter((pl.col("kind") == "PCA of scores") & pl.col("sample").is_not_null())
     if frame["base"].n_unique() < 3:
         return None
     place = frame.select("x", "y").to_numpy()
@@ -251,7 +251,7 @@ def larger_on_the_rim(evidence: Evidence) -> Found | None:
     """Distance on the map from the middle of the base's models: the larger sample minus the smaller, alike
     otherwise.
     """
-    frame = evidence.frames["map"].filter((pl.col("kind") == "pca of scores") & pl.col("sample").is_not_null())
+    frame = evidence.frames["map"].filter((pl.col("kind") == "PCA of scores") & pl.col("sample").is_not_null())
     frame = frame.filter(pl.col("dataset") != pl.col("sample"))
     away = frame.with_columns(
         radius=(

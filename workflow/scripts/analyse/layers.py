@@ -14,6 +14,8 @@ from sft_atlas.analyse.statistics import MIN_CLUSTERS, Bootstrap, spearman, with
 Row = dict[str, Any]
 
 SCOPES = {"pooled": Scope((), ("dataset",)), "within_base": Scope(("base", "size", "recipe"), ("dataset",))}
+CHANGES = {"relative": "relative", "raw": "norm"}
+"""Names of the two ways to measure change, and their columns in table `layers`."""
 GRID = 11
 """Relative depths at which layers of different models are compared, at most."""
 
@@ -48,10 +50,12 @@ def layer_correlations(layers: pl.DataFrame, gains: pl.DataFrame, options: Analy
     return tables.build("layer_correlations", with_q(rows))
 
 
-def _on_grid(layers: pl.DataFrame) -> pl.DataFrame:
-    """Relative change per base x sample x recipe x module at common relative depths, seeds averaged."""
+def _on_grid(layers: pl.DataFrame, change: str = "relative") -> pl.DataFrame:
+    """Change (column `change`, named `relative` in the result) per base x sample x recipe x module at common
+    relative depths, seeds averaged.
+    """
     last = layers.filter(pl.col("epoch") == pl.col("epoch").max().over("base", "sample", "recipe", "seed"))
-    known_changes = last.filter(pl.col("relative").is_not_null())
+    known_changes = last.with_columns(relative=pl.col(change)).filter(pl.col("relative").is_not_null())
     key = ["base", "sample", "recipe", "module"]
     profile = known_changes.group_by(*key, "depth").agg(pl.col("relative").mean()).sort(*key, "depth")
     fewest = profile.group_by(key).len()["len"].min()
@@ -85,9 +89,13 @@ def layer_peaks(layers: pl.DataFrame, gains: pl.DataFrame, options: AnalysisOpti
     the percentile interval of these peaks; `flat` is the share of draws whose peak lies at either end.
     """
     bootstrap = Bootstrap(options.bootstrap_draws, options.seed, options.confidence)
-    runs = _on_grid(layers).join(_targets(final_gains(gains)), on=["base", "sample", "recipe"], how="inner")
+    targets = _targets(final_gains(gains))
+    changes = pl.concat(_on_grid(layers, column).with_columns(change=pl.lit(name)) for name, column in CHANGES.items())
+    runs = changes.join(targets, on=["base", "sample", "recipe"], how="inner")
     rows = []
-    for (target, method, module), part in runs.group_by("target", "method", "module", maintain_order=True):
+    for (change, target, method, module), part in runs.group_by(
+        "change", "target", "method", "module", maintain_order=True
+    ):
         totals, depths = [], sorted(part["depth"].unique())
         for depth in depths:
             here = part.filter(pl.col("depth") == depth).sort("base", "sample", "recipe")
@@ -110,7 +118,7 @@ def layer_peaks(layers: pl.DataFrame, gains: pl.DataFrame, options: AnalysisOpti
         low, high = np.quantile(peaks, [(1 - options.confidence) / 2, (1 + options.confidence) / 2])
         rows.append(
             {
-                **{"target": target, "method": method, "module": module},
+                **{"change": change, "target": target, "method": method, "module": module},
                 **{"depth": float(depths[int(curve.argmax())]), "coefficient": float(curve.max())},
                 **{"ci_low": float(low), "ci_high": float(high)},
                 "flat": float(np.mean((peaks == depths[0]) | (peaks == depths[-1]))),

@@ -151,6 +151,7 @@ QUESTIONS: dict[str, Table] = {
     "layer_peaks": Table(
         "where the correlation of the change of layers with gain is greatest",
         (
+            Column("change", TEXT, "", "relative (to the base's weights) or raw (norm)"),
             Column("target", TEXT, "", "mean_gain or matched_gain"),
             Column("method", TEXT, "", "full or lora"),
             Column("module", TEXT, "", "all, attention, mlp or norm"),
@@ -161,7 +162,7 @@ QUESTIONS: dict[str, Table] = {
             Column("n_runs", COUNT, "runs", "training runs"),
             Column("n_clusters", COUNT, "datasets", "datasets, drawn by the bootstrap"),
         ),
-        ("target", "method", "module"),
+        ("change", "target", "method", "module"),
     ),
     "layer_agreement": Table(
         "whether bases rank training samples alike by how much a layer changes",

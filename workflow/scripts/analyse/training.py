@@ -165,7 +165,7 @@ def model_map(scores: pl.DataFrame, gains: pl.DataFrame) -> pl.DataFrame:
             continue
         spread = values.std(axis=0)
         share, _, place = components(values / np.where(spread > 0, spread, 1.0))
-        about = {"kind": f"pca of {kind}", "x_share": known(share[0]), "y_share": known(share[1])}
+        about = {"kind": f"PCA of {kind}", "x_share": known(share[0]), "y_share": known(share[1])}
         described = cells.join(
             frame.select(*CELL, "dataset", "held_out", "size", "method", "schedule").unique(),
             on=list(CELL),

@@ -155,6 +155,13 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             words.layer_peaks,
             interactive_more.layer_peaks,
         ),
+        Plan(
+            "layer_agreement",
+            "Do bases change alike?",
+            ("layer_agreement",),
+            words.layer_agreement,
+            interactive_more.layer_agreement,
+        ),
     ),
     "What do training method, sample size, epochs, language and seed do?": (
         Plan("map", "A map of all models", ("map",), words.model_map, interactive_more.model_map),
@@ -208,6 +215,7 @@ NEEDS = {
     "layers": "changes of weights by layer",
     "layer_correlations": "correlations of these with gains",
     "layer_peaks": "peaks of these correlations",
+    "layer_agreement": "changes of weights of two bases",
     "seeds": "runs that differ in their seed only",
     "methods": "pairs of runs that differ in method, size or schedule only",
     "epochs": "runs that keep several epochs",

@@ -125,11 +125,21 @@ def explain_gains(results: Results) -> str:
     label = results.labels[top["benchmark"], top["shots"], top["metric"]]
     parts = [
         f"The largest mean gain is that of {top['dataset']} on {label}: {_estimate(top)}, "
-        f"n = {text.count(top['n_bases'], 'base')}",
+        f"n = {text.count(top['n_bases'], 'base')}{_format_failures(results, top)}",
         f"of {text.count(rows.height, 'mean')}, {sum(r['gain'] > 0 for r in clear)} are clearly above zero and "
         f"{sum(r['gain'] < 0 for r in clear)} clearly below",
     ]
     return text.sentence("; ".join(parts))
+
+
+def _format_failures(results: Results, row: dict) -> str:
+    """How many base scores of the row's measure fail on format: such a gain is one of form."""
+    failed = results["suspects"].filter(
+        (pl.col("fault") == "format, not knowledge") & pl.all_horizontal(pl.col(name) == row[name] for name in MEASURE)
+    )
+    if failed.is_empty():
+        return ""
+    return f" (a gain of form: {text.count(failed.height, 'base')} fail there on format, as the audit says)"
 
 
 def explain_matched(results: Results) -> str:

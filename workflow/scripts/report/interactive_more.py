@@ -158,9 +158,12 @@ def layer_peaks(results: Results) -> Spec | None:
     rows = results["layer_peaks"].with_columns(pl.col("target").replace(text.TARGETS))
     return _figure(
         "dots",
-        rows.select("target", "method", "module", "depth", "ci_low", "ci_high", "coefficient", "flat", "n_runs"),
+        rows.select(
+            *("change", "target", "method", "module", "depth", "ci_low", "ci_high", "coefficient", "flat", "n_runs")
+        ),
         **{"label": ["target", "method", "module"], "x": "depth", "low": "ci_low", "high": "ci_high"},
         x_title="relative depth of the peak",
+        choices=[{"name": "change", "label": "change", "start": "relative"}],
         hover=[
             ["depth", "depth"],
             ["ci_low", "from"],
@@ -168,6 +171,17 @@ def layer_peaks(results: Results) -> Spec | None:
             ["coefficient", "ρ there"],
             ["flat", "draws that peak at an end"],
         ],
+    )
+
+
+def layer_agreement(results: Results) -> Spec | None:
+    """Agreement of bases by depth."""
+    return _figure(
+        "lines",
+        results["layer_agreement"],
+        **{"x": "depth", "y": "coefficient", "series": ["module"], "colour": "module"},
+        **{"x_title": "relative depth", "y_title": "mean rank correlation between bases"},
+        hover=[["depth", "depth"], ["coefficient", "ρ"], ["n_pairs", "pairs of bases", "count"]],
     )
 
 
@@ -283,7 +297,7 @@ def model_map(results: Results) -> Spec | None:
         rows,
         **{"x": "x", "y": "y", "colour": "base", "label": ["base", "sample", "recipe"], "ring": "sample"},
         **{"x_title": "first component", "y_title": "second component"},
-        choices=[{"name": "kind", "label": "made of", "start": "pca of scores"}],
+        choices=[{"name": "kind", "label": "made of", "start": "PCA of scores"}],
         hover=[["epoch", "epoch", "count"], ["size", "rows", "count"]],
     )
 

@@ -167,7 +167,7 @@ def recommend(results: Results) -> str:
 
 def layer_peaks(results: Results) -> str:
     """Position of the peak."""
-    rows = results["layer_peaks"].filter((pl.col("module") == "all") & (pl.col("target") == "mean_gain"))
+    rows = results["layer_peaks"].filter(pl.col("target") == "mean_gain", change="relative", module="all")
     parts = [
         f"under {row['method']} the correlation peaks at depth {_estimate(row, 'depth')} (ρ = "
         f"{text.number(row['coefficient'])} there, "
@@ -175,6 +175,18 @@ def layer_peaks(results: Results) -> str:
         for row in rows.iter_rows(named=True)
     ]
     return text.sentence("; ".join(parts) or "no peak could be placed (n = 0 runs)")
+
+
+def layer_agreement(results: Results) -> str:
+    """Where bases agree most."""
+    rows = results["layer_agreement"].filter(module="all").sort("coefficient", "depth")
+    if rows.is_empty():
+        return text.sentence("no two bases have samples in common (n = 0 pairs)")
+    top = rows.row(-1, named=True)
+    return text.sentence(
+        f"bases rank samples most alike by the change of layers at depth {text.number(top['depth'])} "
+        f"(ρ = {text.number(top['coefficient'])}), n = {text.count(top['n_pairs'], 'pair')} of bases"
+    )
 
 
 def epochs(results: Results) -> str:
