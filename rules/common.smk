@@ -101,8 +101,9 @@ def flat(value):
 
 
 def code_of(*places):
-    """Source files as inputs: compared by content, so that a checkout redoes nothing."""
-    return [str(path) for place in places for path in sorted(ROOT.glob(place)) if path.is_file()]
+    """Source files as inputs: compared by content, so that a checkout redoes nothing, nor moving the project."""
+    files = [path for place in places for path in sorted(ROOT.glob(place)) if path.is_file()]
+    return [os.path.relpath(path) for path in files]
 
 
 def gpus(wildcards):

@@ -180,7 +180,8 @@ class Plan:
         options, labels = self.study.analyses.model_dump(), self.labels()
         study = {"name": self.name, "title": self.study.title, "analyses": options, **labels, **shown}
         collect = collect_spec(self, folder, present)
-        audit = Spec("audit", f"{folder}/audit.json", {"labels": labels}, {"collect": collect.output})
+        facts = {"labels": {"benchmarks": labels["benchmarks"]}}
+        audit = Spec("audit", f"{folder}/audit.json", facts, {"collect": collect.output})
         identity = {"options": options, "labels": labels}
         inputs = {"collect": collect.output, "audit": audit.output}
         analyse = Spec("analyse", f"{folder}/analyse.json", identity, inputs)
