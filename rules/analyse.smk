@@ -1,11 +1,15 @@
-# From results to findings: tables, their analysis, and the report. Here, and only here, a change of code redoes work.
-COLLECT, ANALYSE, REPORT = "{name}/collect.json", "{name}/analyse.json", "{name}/report.html"
+# From results to findings: tables, their audit and analysis, and the report. Here, and only here, a change of code redoes work.
+COLLECT, AUDIT = "{name}/collect.json", "{name}/audit.json"
+ANALYSE, REPORT = "{name}/analyse.json", "{name}/report.html"
+AUDIT_CODE = ("audit*", "cells", "columns", "inputs", "outputs", "run", "statistics", "tables")
 
 
 rule collect:
     input:
         job_inputs(COLLECT),
-        code=code_of("workflow/scripts/collect.py", "workflow/scripts/analyse/tables.py"),
+        code=code_of(
+            "workflow/scripts/collect.py", "workflow/scripts/imports/*.py", "workflow/scripts/analyse/tables.py"
+        ),
     output:
         in_results(COLLECT),
     log:
@@ -23,12 +27,43 @@ rule collect:
         JOB
 
 
+rule audit_scores:
+    input:
+        job_inputs(AUDIT),
+        code=code_of(*(f"workflow/scripts/analyse/{part}.py" for part in AUDIT_CODE)),
+    output:
+        report(
+            in_results(AUDIT),
+            caption="../workflow/report/audit.rst",
+            category="audit",
+            labels={"study": "{name}", "what": "tables written"},
+        ),
+    log:
+        "logs/analyse/{name}/audit.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    threads: threads_of(AUDIT)
+    resources:
+        **needs(AUDIT),
+    params:
+        identity=job_identity(AUDIT),
+        spec=job_param(AUDIT),
+    shell:
+        JOB
+
+
 rule analyse:
     input:
         job_inputs(ANALYSE),
         code=code_of("workflow/scripts/analyse/*.py"),
     output:
-        in_results(ANALYSE),
+        report(
+            in_results(ANALYSE),
+            caption="../workflow/report/tables.rst",
+            category="findings",
+            labels={"study": "{name}", "what": "tables written"},
+        ),
     log:
         "logs/analyse/{name}/analyse.log",
     localrule: True
@@ -49,7 +84,12 @@ rule report:
         job_inputs(REPORT),
         code=code_of("workflow/scripts/report/*.py", "workflow/report/*"),
     output:
-        in_results(REPORT),
+        report(
+            in_results(REPORT),
+            caption="../workflow/report/page.rst",
+            category="findings",
+            labels={"study": "{name}", "what": "report"},
+        ),
     log:
         "logs/analyse/{name}/report.log",
     localrule: True

@@ -10,9 +10,9 @@ from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.price.prices import Prices
 from sft_atlas.price.summary import disk_at_peak, hours, priced, schedule, size, total
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.load import StudyError, load_config, load_study, study_path
-from sft_atlas.study.matrix import expand
-from sft_atlas.study.plan import Spec, build_plan, leaves
+from sft_atlas.study.load import StudyError, load_config, study_path
+from sft_atlas.study.plan import Spec, leaves
+from sft_atlas.study.table import plan_study
 
 ROOT = Path(workflow.basedir)
 ENVIRONMENT = str(ROOT / "envs/sft-atlas.yaml")
@@ -22,8 +22,8 @@ JOB = "python -m sft_atlas.job {params.spec} > {log} 2>&1"
 try:
     CONFIG = load_config(config)
     STUDY_FILE = study_path(CONFIG, ROOT)
-    STUDY = load_study(STUDY_FILE)
-    FULL_PLAN = build_plan(STUDY, expand(STUDY, STUDY_FILE), STUDY_FILE.stem)
+    FULL_PLAN = plan_study(STUDY_FILE, ROOT)
+    STUDY = FULL_PLAN.study
     PLAN = FULL_PLAN.narrowed(CONFIG.only)
 except StudyError as error:
     raise WorkflowError(str(error))
@@ -172,7 +172,7 @@ def check_disk(jobs):
 onstart:
     if CONFIG.check_disk and workflow.is_main_process:
         check_disk(workflow.dag.needrun_jobs())
-    if workflow.local_exec and CONFIG.share_imports:
+    if workflow.local_exec and CONFIG.share_imports and PLAN.matrix.runs:
         import tempfile
 
         folder = Path(tempfile.mkdtemp(prefix="sft-atlas-"))

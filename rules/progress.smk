@@ -41,12 +41,11 @@ def not_chatter(record):
 
 
 if workflow.is_main_process:
-    matrix, jobs = PLAN.matrix, priced(PRICES, planned_jobs())
+    jobs = priced(PRICES, planned_jobs())
     price, peak = total(jobs), disk_at_peak(jobs, schedule(jobs, CONFIG.gpus), STUDY.keep_weights)
     print(
-        f"study {PLAN.name}: {matrix.checkpoints:,} fine-tuned models from {len(matrix.runs):,} runs of "
-        f"{len(PLAN.bases)} bases, {len(STUDY.benchmarks)} benchmarks; about {hours(price.gpu_hours)} GPU-hours, "
-        f"{hours(price.cpu_hours)} CPU-hours and {size(peak)} of disk at peak",
+        f"{PLAN.summary()}; about {hours(price.gpu_hours)} GPU-hours, {hours(price.cpu_hours)} CPU-hours "
+        f"and {size(peak)} of disk at peak",
         file=sys.stderr,
     )
     logger = logging.getLogger("snakemake.logging")

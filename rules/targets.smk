@@ -11,6 +11,10 @@ STAGE_TARGETS = {
     "evaluate": [PLAN.scores[key].output for key in (*PLAN.bases, *PLAN.matrix.runs)],
     "weights": [PLAN.weights[key].output for key in PLAN.matrix.runs],
     "release": PLAN.released(),
+    "audit": [STUDY_SPECS["audit"].output],
+    "tables": [STUDY_SPECS["analyse"].output],
+    # which data a new base should be tuned on: table recommend
+    "recommend": [STUDY_SPECS["analyse"].output],
     "report_complete": [STUDY_SPECS["report"].output],
     "report_partial": [PARTIAL_SPECS["report"].output],
 }

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import Planned, Repository
 
 STUDY = "tests/studies/trimmed.yaml"
-AGAIN = {"collect": 1, "analyse": 1, "report": 1}
+AGAIN = {"collect": 1, "audit_scores": 1, "analyse": 1, "report": 1}
 ONE_RUN = {"train_run": 1, "evaluate_model": 1, "measure_weights": 1}
 
 
@@ -40,14 +40,13 @@ def test_touching_results_redoes_nothing(finished: Repository) -> None:
     [
         ("# The micro study cut down for tests", "# Another comment"),
         ("title: trimmed micro study", "title: another title"),
-        ("  calculator:\n    micro:", "  calculator:\n    family: counting frame\n    micro:"),
         (
             "  math: {micro: {topic: math, rows: 60}}\n  knowledge: {micro: {topic: knowledge, rows: 60}}\n",
             "  knowledge: {micro: {rows: 60, topic: knowledge}}\n  math: {micro: {rows: 60, topic: math}}\n",
         ),
         ("learning_rate: 5e-3", "learning_rate: 0.005"),
     ],
-    ids=["comment", "title", "label", "order of keys", "notation of a number"],
+    ids=["comment", "title", "order of keys", "notation of a number"],
 )
 def test_what_means_the_same_redoes_nothing(finished: Repository, old: str, new: str) -> None:
     finished.edit(STUDY, old, new)
@@ -102,8 +101,10 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
             {"prepare_benchmark": 1, "evaluate_model": 8, "measure_similarity": 3, "measure_contamination": 3} | AGAIN,
         ),
         ("title: trimmed micro study", "analyses: {seed: 7}", {"analyse": 1, "report": 1}),
+        # the analysis compares bases of one family
+        ("  calculator:\n    micro:", "  calculator:\n    family: abacus\n    micro:", {"analyse": 1, "report": 1}),
     ],
-    ids=["learning rate", "base", "dataset", "seed", "epoch", "benchmark", "option of the analysis"],
+    ids=["learning rate", "base", "dataset", "seed", "epoch", "benchmark", "option of the analysis", "label"],
 )
 def test_a_change_redoes_just_what_hangs_on_it(
     finished: Repository, old: str, new: str, expected: dict[str, int]
@@ -116,6 +117,7 @@ def test_a_change_redoes_just_what_hangs_on_it(
     ("file", "expected"),
     [
         ("workflow/scripts/analyse/correlations.py", {"analyse": 1, "report": 1}),
+        ("workflow/scripts/analyse/audit.py", {"audit_scores": 1, "analyse": 1, "report": 1}),
         ("workflow/scripts/report/figures.py", {"report": 1}),
         ("workflow/scripts/collect.py", AGAIN),
     ],

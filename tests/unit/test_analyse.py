@@ -21,6 +21,8 @@ from tests.unit.synthetic import Study, tables_of
 OPTIONS = AnalysisOptions(bootstrap_draws=1000, permutations=1000)
 BOOTSTRAP = Bootstrap(1000)
 PLANTED = Study()
+# tables that need what the invented study lacks: mixtures without a dataset, counterparts in other languages, faults
+NOT_HERE = {"leave_one_out", "crosslingual", "sensitivity"}
 NULL = Study(slope=0, matched=0, lora=0, layer_effect=0, seed=3)
 
 
@@ -152,16 +154,17 @@ def test_tables_are_written_in_their_schema_and_the_same_to_the_byte(tmp_path: P
     _write(shuffled, tmp_path / "shuffled")
     analyse(tmp_path / "in", tmp_path / "a", OPTIONS)
     analyse(tmp_path / "shuffled", tmp_path / "b", OPTIONS)
-    for name in tables.OUTPUTS:
-        assert tables.read(tmp_path / "a", name).height
+    for name in set(tables.OUTPUTS) - set(tables.AUDIT):
+        assert tables.read(tmp_path / "a", name).height or name in NOT_HERE, name
         for suffix in ("parquet", "csv"):
             assert (tmp_path / f"a/{name}.{suffix}").read_bytes() == (tmp_path / f"b/{name}.{suffix}").read_bytes()
 
 
 def test_absent_inputs_give_empty_tables(tmp_path: Path) -> None:
     analyse(tmp_path, tmp_path / "out", OPTIONS)
-    for name in tables.OUTPUTS:
+    for name in set(tables.OUTPUTS) - set(tables.AUDIT) - {"claims"}:
         assert tables.read(tmp_path / "out", name).equals(tables.empty(name))
+    assert set(tables.read(tmp_path / "out", "claims")["verdict"]) == {"undecided"}
 
 
 def test_a_run_with_missing_benchmarks_predictors_and_bases_is_analysed(planted: dict[str, pl.DataFrame]) -> None:

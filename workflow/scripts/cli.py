@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from sft_atlas.study.load import StudyError, load_config, load_study, read_yaml, study_path
-from sft_atlas.study.matrix import expand
-from sft_atlas.study.plan import Plan, build_plan
+from sft_atlas.study.load import StudyError, load_config, read_yaml, study_path
+from sft_atlas.study.plan import Plan
+from sft_atlas.study.table import plan_study
 from sft_atlas.why import Reasons
 
 
@@ -42,8 +42,7 @@ def planned(study: str | None, folder: Path = Path()) -> tuple[str, Plan]:
     declared = read_yaml(folder / "config.yaml") or {}
     config = load_config(declared | ({"study": study} if study else {}))
     path = study_path(config, folder)
-    declaration = load_study(path)
-    return config.results, build_plan(declaration, expand(declaration, path), path.stem).narrowed(config.only)
+    return config.results, plan_study(path, folder).narrowed(config.only)
 
 
 def cell_lines(plan: Plan, results: Path) -> list[str]:

@@ -37,6 +37,8 @@ STAGES = {
     "release": "sft_atlas.release",
     "price": "sft_atlas.price.run",
     "collect": "sft_atlas.collect",
+    "import": "sft_atlas.imports.run",
+    "audit": "sft_atlas.analyse.run",
     "analyse": "sft_atlas.analyse.run",
     "report": "sft_atlas.report.run",
 }

@@ -29,6 +29,42 @@ def final_gains(gains: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def whole_benchmarks(scores: pl.DataFrame) -> pl.DataFrame:
+    """Measures that may be averaged and compared, one row each.
+
+    `A/B` is a part of A, shown alone but never beside A. Benchmarks that fewer than half of the cells have are left out
+    too: an average with them would be that of other cells.
+    """
+    kept = scores.filter(~pl.col("benchmark").str.contains("/") & pl.col("score").is_not_null())
+    cells = kept.select(*RUN, "epoch").unique().height
+    return kept.group_by(MEASURE).len().filter(pl.col("len") * 2 >= cells).select(MEASURE)
+
+
+def free_effects(scores: pl.DataFrame) -> pl.DataFrame:
+    """Base-free effects: a run's last score minus the mean over datasets of its base, recipe and size.
+
+    They need no score of the base itself, so what is wrong with that does not touch them. Rows are base x sample x
+    recipe x measure, averaged over seeds, on the scale of final_gains; single datasets only, two at least.
+    """
+    last = pl.col("epoch") == pl.col("epoch").max().over(RUN)
+    width = pl.col("metric").replace_strict(METRIC_RANGE, default=1.0, return_dtype=pl.Float64)
+    tuned = scores.filter(pl.col("sample").is_not_null() & pl.col("held_out").is_null() & pl.col("score").is_not_null())
+    sizes = nominal_sizes(tuned["size"])
+    runs = (
+        tuned.filter(last & (pl.col("dataset") != pl.col("sample")))
+        .with_columns(
+            pl.col("score", "stderr") / width,
+            pl.col("size").replace_strict(sizes, default=None, return_dtype=pl.Int64),
+        )
+        .group_by("base", "sample", "recipe", *MEASURE, "dataset", "size", "method", "schedule")
+        .agg(pl.col("score", "stderr").mean(), pl.col("epoch").max(), pl.col("seed").n_unique().alias("n_runs"))
+        .sort("base", "sample", "recipe", *MEASURE)
+    )
+    group = ["base", "recipe", "size", *MEASURE]
+    several = pl.col("dataset").n_unique().over(group) > 1
+    return runs.filter(several).with_columns((pl.col("score") - pl.col("score").mean().over(group)).alias("effect"))
+
+
 def nominal_sizes(sizes: pl.Series) -> dict[int, int]:
     """Each size and the nominal one it stands for: the commonest size within 20 % of it."""
     nominal: dict[int, int] = {}

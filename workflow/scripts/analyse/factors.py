@@ -12,7 +12,7 @@ from sft_atlas.analyse.statistics import Array, Bootstrap, codes
 
 Row = dict[str, Any]
 
-PAIRING = {"method": ["size", "schedule"], "size": ["method", "schedule"]}
+PAIRING = {"method": ["size", "schedule"], "size": ["method", "schedule"], "schedule": ["size", "method"]}
 """Beside base, dataset and benchmark: what both levels of a comparison must have in common."""
 
 

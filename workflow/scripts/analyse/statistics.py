@@ -10,6 +10,7 @@ Benjamini and Hochberg (1995) for the false discovery rate.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -155,6 +156,21 @@ class Bootstrap:
         z = self.interval(products, _fisher(_ratio), clusters, freedom, bca=True)
         return Interval(estimate, float(np.tanh(z.low)), float(np.tanh(z.high)))
 
+    def weights(self, count: int) -> Array:
+        """How often each of `count` clusters is drawn, shape (draws, count); the same for equal counts."""
+        return _weights(self.seed, self.draws, count)
+
+    def ends(self, values: Array, estimate: float, count: int, freedom: float | None = None) -> Interval:
+        """Percentile interval of drawn values of a statistic of `count` clusters, widened as `interval` does."""
+        freedom = count - 1 if freedom is None else freedom
+        values = values[np.isfinite(values)]
+        if count < MIN_CLUSTERS or freedom < 1 or not np.isfinite(estimate) or len(values) * 2 < self.draws:
+            return Interval(float(estimate), np.nan, np.nan)
+        tails = np.array([(1 - self.confidence) / 2, (1 + self.confidence) / 2])
+        wider = np.sqrt(count / freedom) * stdtrit(freedom, tails[1]) / ndtri(tails[1])
+        low, high = estimate + wider * (np.quantile(values, tails) - estimate)
+        return Interval(float(estimate), float(low), float(high))
+
     def interval(
         self,
         totals: Array,
@@ -177,8 +193,7 @@ class Bootstrap:
         if count < MIN_CLUSTERS or freedom < 1 or not np.isfinite(estimate):
             return Interval(estimate, np.nan, np.nan)
         sums = np.stack([np.bincount(label, weights=column) for column in totals.T], axis=-1)
-        drawn = np.random.default_rng(self.seed).multinomial(count, np.full(count, 1 / count), size=self.draws)
-        values = statistic(drawn.astype(float) @ sums)
+        values = statistic(self.weights(count) @ sums)
         values = values[np.isfinite(values)]
         if len(values) * 2 < self.draws:
             return Interval(estimate, np.nan, np.nan)
@@ -188,6 +203,13 @@ class Bootstrap:
             tails = _bca_tails(estimate, values, statistic(sums.sum(axis=0) - sums), tails)
         low, high = estimate + wider * (np.quantile(values, tails) - estimate)
         return Interval(estimate, float(low), float(high))
+
+
+@lru_cache(maxsize=64)
+def _weights(seed: int, draws: int, count: int) -> Array:
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def _bca_tails(estimate: float, values: Array, jackknife: Array, tails: Array) -> Array:
@@ -239,6 +261,81 @@ def permutation_p(
     total = abs(gain[place, place].sum())
     extreme = np.sum(np.abs(gain[source, place].sum(axis=1)) >= total - 1e-9 * max(1.0, total))
     return float((1 + extreme) / (1 + draws))
+
+
+def partial(x: ArrayLike, y: ArrayLike, given: Array, strata: ArrayLike | None = None, rank: bool = True) -> float:
+    """Partial correlation of x and y given columns of `given`, shape (n, k): that of what these do not predict.
+
+    With strata, ranks (or values) are taken within each. Fisher (1924).
+    """
+    rest = residuals(x, y, given, strata, rank)
+    return float("nan") if rest is None else pearson(*rest)
+
+
+def residuals(
+    x: ArrayLike, y: ArrayLike, given: Array, strata: ArrayLike | None = None, rank: bool = True
+) -> tuple[Array, Array] | None:
+    """What the columns of `given` leave of x and y by least squares, within strata; None with too few rows."""
+    strata = np.zeros(len(np.asarray(x))) if strata is None else strata
+    others = np.stack([within(column, strata, rank) for column in np.asarray(given, dtype=float).T], axis=-1)
+    if len(others) - len(np.unique(codes(strata))) - others.shape[1] < 2:
+        return None
+    first, second = (
+        within(v, strata, rank) - others @ np.linalg.lstsq(others, within(v, strata, rank), rcond=None)[0]
+        for v in (x, y)
+    )
+    return first, second
+
+
+def jackknife(estimate: float, left_out: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval of a statistic from its values with one cluster left out each, Tukey (1958).
+
+    se^2 = (C - 1) / C sum (t_c - mean t)^2, times t of C - 1 degrees of freedom; none with fewer than three clusters.
+    """
+    values = np.asarray(left_out, dtype=float)
+    values = values[np.isfinite(values)]
+    if len(values) < MIN_CLUSTERS:
+        return Interval(float(estimate), np.nan, np.nan)
+    error = np.sqrt((len(values) - 1) / len(values) * ((values - values.mean()) ** 2).sum())
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2) * error)
+    return Interval(float(estimate), float(estimate) - half, float(estimate) + half)
+
+
+def reliability(values: ArrayLike, stderr: ArrayLike, strata: ArrayLike | None = None) -> float:
+    """Share of the variance of `values` (within strata) that is not measurement: 1 - mean(stderr^2) / variance.
+
+    NaN where standard errors are unknown or nothing varies; at least 0.
+    """
+    values, stderr = np.asarray(values, dtype=float), np.asarray(stderr, dtype=float)
+    keep = np.isfinite(values) & np.isfinite(stderr)
+    labels = codes(np.zeros(len(values)) if strata is None else strata)[keep]
+    freedom = int(keep.sum()) - len(np.unique(labels))
+    variance = float((within(values[keep], labels) ** 2).sum()) / freedom if freedom > 0 else 0.0
+    return max(0.0, 1 - float((stderr[keep] ** 2).mean()) / variance) if variance > 0 else float("nan")
+
+
+def disattenuated(r: float, first: float, second: float) -> float:
+    """Correlation of what two noisy variables measure: r / sqrt(reliability x reliability), within -1..1.
+
+    Spearman (1904). NaN where a reliability is unknown, or so low that the quotient says nothing (below 0.1).
+    """
+    if not (first >= 0.1 and second >= 0.1):
+        return float("nan")
+    return float(np.clip(r / np.sqrt(first * second), -1, 1))
+
+
+def components(values: Array) -> tuple[Array, Array, Array]:
+    """Principal components of rows x columns: shares of variance, loadings (component x column), scores.
+
+    Columns are centred. Signs are fixed: the loading of greatest size is positive. Pearson (1901).
+    """
+    centred = values - values.mean(axis=0)
+    left, singular, right = np.linalg.svd(centred, full_matrices=False)
+    total = float((singular**2).sum())
+    sign = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
+    sign[sign == 0] = 1.0
+    share = singular**2 / total if total > 0 else np.full(len(singular), np.nan)
+    return share, right * sign[:, None], left * singular * sign
 
 
 def benjamini_hochberg(p: ArrayLike) -> Array:

@@ -28,6 +28,8 @@ from sft_atlas.study.plan import Plan, Spec
 
 # Stages whose sums depend on the number of threads, which is therefore the study's.
 NUMERIC = ("base", "tokens", "perplexity", "train", "evaluate", "weights")
+# The study's own jobs, whose work grows with its cells.
+TABLE_STAGES = ("collect", "import", "audit", "analyse", "report", "price")
 # How many jobs of a stage are asked for their records: enough for a median, and cheap for a study of any size.
 RECORDS = 64
 # Room above the prediction: padding, samples and machines differ, and a job stopped for time has to start again.
@@ -86,7 +88,7 @@ class Prices:
 
     def predicted(self, spec: Spec) -> Cost:
         """The price by formula alone."""
-        stage = "table" if spec.stage in ("collect", "analyse", "report", "price") else spec.stage
+        stage = "table" if spec.stage in TABLE_STAGES else spec.stage
         cost: Cost = getattr(self, f"_{stage}_job")(spec)
         return replace(cost, threads=self.plan.study.threads) if stage in NUMERIC else cost
 

@@ -2,35 +2,57 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from sft_atlas.report import figures_data, figures_factors, figures_gains, figures_layers, style
+from sft_atlas.report import (
+    figures_data,
+    figures_factors,
+    figures_gains,
+    figures_layers,
+    interactive,
+    interactive_more,
+    style,
+    words,
+)
 from sft_atlas.report.results import Results
+
+Spec = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One figure: how it is drawn, and the sentence that says what it shows and how sure that is."""
+    """One figure: the sentence that says what it shows and how sure that is, and how it is drawn.
+
+    `spec` is for the page (interactive.py), `draw` for print; a figure has one of them or both.
+    """
 
     name: str
     title: str
     tables: tuple[str, ...]
     """Tables it is made from; without rows in them there is no figure."""
-    draw: Callable[[Results], Figure | None]
     explain: Callable[[Results], str]
+    spec: Callable[[Results], Spec | None] | None = None
+    draw: Callable[[Results], Figure | None] | None = None
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A finished figure: file name, title, source tables, sentence, and its bytes; no bytes where data lack."""
+    """A finished figure: its source tables, sentence, data for the page, and bytes for print; none where data lack."""
 
     name: str
     title: str
     tables: tuple[str, ...]
     sentence: str
+    spec: Spec | None = None
     svg: str = ""
     png: bytes = b""
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is anything to see."""
+        return bool(self.spec or self.svg)
 
 
 QUESTIONS: dict[str, tuple[Plan, ...]] = {
@@ -39,22 +61,40 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "gains_mean",
             "What each dataset does to each benchmark",
             ("effects",),
-            figures_gains.gains_mean,
             lambda results: f"{figures_gains.explain_gains(results)} {figures_gains.explain_matched(results)}".strip(),
+            interactive.gains_mean,
+            figures_gains.gains_mean,
         ),
+        Plan("free", "The same, whatever the base scores by itself", ("free",), words.free, interactive.free),
         Plan(
             "gains_bases",
-            "The same, for each base model",
+            "What each base model gains",
             ("effects",),
-            figures_gains.gains_bases,
             figures_gains.explain_bases,
+            interactive.gains_bases,
+            figures_gains.gains_bases,
         ),
+        Plan(
+            "agreement", "Do bases profit from the same data?", ("agreement",), words.agreement, interactive.agreement
+        ),
+        Plan(
+            "base_similarity",
+            "Which bases are alike in what helps them",
+            ("similarity",),
+            words.base_similarity,
+            interactive.base_similarity,
+        ),
+        Plan("pca", "How many patterns there are", ("pca",), words.pca, interactive.pca),
+        Plan("loadings", "What the first patterns are", ("pca",), words.loadings, interactive.loadings),
+        Plan("variance", "What gains vary with", ("variance",), words.variance, interactive.variance),
+        Plan("benchmarks", "Which benchmarks go together", ("benchmarks",), words.benchmarks, interactive.benchmarks),
         Plan(
             "scores",
             "Where scores start and where they end",
             ("scores",),
-            figures_gains.scores,
             figures_gains.explain_scores,
+            interactive.scores,
+            figures_gains.scores,
         ),
     ),
     "Which properties of the data predict the gain?": (
@@ -62,67 +102,151 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "perplexity",
             "Perplexity of the data under the base model",
             ("gains", "predictors", "correlations"),
-            figures_data.perplexity,
             figures_data.explain_perplexity,
+            interactive_more.perplexity,
+            figures_data.perplexity,
         ),
         Plan(
             "predictors",
             "All properties side by side",
             ("correlations",),
-            figures_data.predictors,
             figures_data.explain_predictors,
+            interactive_more.predictors,
+            figures_data.predictors,
         ),
         Plan(
             "similarity",
             "Similarity of data and benchmark",
             ("gains", "predictors", "correlations"),
-            figures_data.similarity,
             figures_data.explain_similarity,
+            interactive_more.similarity,
+            figures_data.similarity,
         ),
+        Plan(
+            "prediction",
+            "Can gains of a new base be predicted?",
+            ("prediction",),
+            words.prediction,
+            interactive_more.prediction,
+        ),
+        Plan("recommend", "What to train a base on", ("recommend",), words.recommend, interactive_more.recommend),
     ),
     "Which layers change, and which change goes with the gain?": (
         Plan(
-            "layers", "How much each layer changes", ("layers",), figures_layers.profile, figures_layers.explain_profile
+            "layers",
+            "How much each layer changes",
+            ("layers",),
+            figures_layers.explain_profile,
+            interactive_more.layers,
+            figures_layers.profile,
         ),
         Plan(
             "layer_correlations",
             "Whose change goes with the gain",
             ("layer_correlations",),
-            figures_layers.correlation,
             figures_layers.explain_correlation,
+            interactive_more.layer_correlations,
+            figures_layers.correlation,
+        ),
+        Plan(
+            "layer_peaks",
+            "Where that relation is strongest",
+            ("layer_peaks",),
+            words.layer_peaks,
+            interactive_more.layer_peaks,
+        ),
+        Plan(
+            "layer_agreement",
+            "Do bases change alike?",
+            ("layer_agreement",),
+            words.layer_agreement,
+            interactive_more.layer_agreement,
         ),
     ),
-    "What do training method, sample size and seed do?": (
+    "What do training method, sample size, epochs, language and seed do?": (
+        Plan("map", "A map of all models", ("map",), words.model_map, interactive_more.model_map),
         Plan(
             "methods",
-            "Training methods and sample sizes, pair by pair",
+            "Methods, sizes and schedules, pair by pair",
             ("methods",),
-            figures_factors.methods,
             figures_factors.explain_methods,
+            interactive_more.methods,
+            figures_factors.methods,
+        ),
+        Plan("epochs", "Epoch by epoch", ("epochs",), words.epochs, interactive_more.epochs),
+        Plan(
+            "leave_one_out",
+            "What each dataset adds to the mixture",
+            ("leave_one_out",),
+            words.leave_one_out,
+            interactive_more.leave_one_out,
+        ),
+        Plan(
+            "crosslingual",
+            "The same questions in other languages",
+            ("crosslingual",),
+            words.crosslingual,
+            interactive_more.crosslingual,
         ),
         Plan(
             "seeds",
             "Gains beside the noise of the training seed",
             ("seeds", "effects"),
-            figures_factors.seeds,
             figures_factors.explain_seeds,
+            interactive_more.seeds,
+            figures_factors.seeds,
         ),
     ),
 }
+AUDIT = (
+    Plan(
+        "sensitivity",
+        "Which mean effects hang on suspect cells",
+        ("sensitivity",),
+        words.sensitivity,
+        interactive_more.sensitivity,
+    ),
+)
+
+
+NEEDS = {
+    "predictors": "perplexity, length and similarity of the training data",
+    "correlations": "correlations of these with gains",
+    "layers": "changes of weights by layer",
+    "layer_correlations": "correlations of these with gains",
+    "layer_peaks": "peaks of these correlations",
+    "layer_agreement": "changes of weights of two bases",
+    "seeds": "runs that differ in their seed only",
+    "methods": "pairs of runs that differ in method, size or schedule only",
+    "epochs": "runs that keep several epochs",
+    "leave_one_out": "mixtures without one dataset",
+    "crosslingual": "benchmarks with counterparts in another language",
+    "prediction": "predictions for bases left out: three bases or more",
+    "recommend": "predictions for bases left out: three bases or more",
+    "sensitivity": "mean effects that suspect cells change",
+}
+"""What a table without rows would say; a table of scores cannot hold the first ones."""
 
 
 def draw(results: Results) -> dict[str, list[Drawn]]:
-    """All figures, by question."""
+    """All figures, by question; those of the audit under `audit`."""
     with style.context():
-        return {question: [_draw(plan, results) for plan in plans] for question, plans in QUESTIONS.items()}
+        return {
+            question: [_draw(plan, results) for plan in plans]
+            for question, plans in (QUESTIONS | {"audit": AUDIT}).items()
+        }
 
 
 def _draw(plan: Plan, results: Results) -> Drawn:
     """One figure, or the reason why there is none."""
     empty = [name for name in plan.tables if results[name].is_empty()]
     if empty:
-        return Drawn(plan.name, plan.title, plan.tables, f"Not shown: table {' and table '.join(empty)} has no rows.")
-    drawing = plan.draw(results)
-    if drawing is None:
+        lacking = " and ".join(f"{NEEDS[name]} (table {name})" if name in NEEDS else f"table {name}" for name in empty)
+        return Drawn(plan.name, plan.title, plan.tables, f"Not shown: these results hold no rows of {lacking}.")
+    drawing = plan.draw(results) if plan.draw else None
+    spec = plan.spec(results) if plan.spec else None
+    if spec is None and drawing is None:
         return Drawn(plan.name, plan.title, plan.tables, "Not shown: no row has the values that this figure needs.")
-    return Drawn(plan.name, plan.title, plan.tables, plan.explain(results), style.svg(drawing), style.png(drawing))
+    bytes_ = (style.svg(drawing), style.png(drawing)) if drawing is not None else ("", b"")
+    named = None if spec is None else spec | {"name": plan.name, "title": plan.title}
+    return Drawn(plan.name, plan.title, plan.tables, plan.explain(results), named, *bytes_)

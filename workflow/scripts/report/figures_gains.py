@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
+from sft_atlas.analyse.audit import without_suspects
 from sft_atlas.analyse.cells import MEASURE
 from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
@@ -76,6 +77,8 @@ def _heat_map(
     datasets, measures = results.datasets, results.measures
     values = np.full((len(datasets), len(measures)), np.nan)
     for row in rows.iter_rows(named=True):
+        if (row["benchmark"], row["shots"], row["metric"]) not in measures:
+            continue
         i, j = datasets.index(row["dataset"]), measures.index((row["benchmark"], row["shots"], row["metric"]))
         values[i, j] = 100 * row["gain"]
         shade = abs(values[i, j]) / limit
@@ -122,11 +125,21 @@ def explain_gains(results: Results) -> str:
     label = results.labels[top["benchmark"], top["shots"], top["metric"]]
     parts = [
         f"The largest mean gain is that of {top['dataset']} on {label}: {_estimate(top)}, "
-        f"n = {text.count(top['n_bases'], 'base')}",
+        f"n = {text.count(top['n_bases'], 'base')}{_format_failures(results, top)}",
         f"of {text.count(rows.height, 'mean')}, {sum(r['gain'] > 0 for r in clear)} are clearly above zero and "
         f"{sum(r['gain'] < 0 for r in clear)} clearly below",
     ]
     return text.sentence("; ".join(parts))
+
+
+def _format_failures(results: Results, row: dict) -> str:
+    """How many base scores of the row's measure fail on format: such a gain is one of form."""
+    failed = results["suspects"].filter(
+        (pl.col("fault") == "format, not knowledge") & pl.all_horizontal(pl.col(name) == row[name] for name in MEASURE)
+    )
+    if failed.is_empty():
+        return ""
+    return f" (a gain of form: {text.count(failed.height, 'base')} fail there on format, as the audit says)"
 
 
 def explain_matched(results: Results) -> str:
@@ -170,7 +183,7 @@ def _estimate(row: dict) -> str:
 
 def scores(results: Results) -> Figure | None:
     """For each benchmark and base: the base model's score, and the worst and best fine-tuned score."""
-    frame = _score_ranges(results)
+    frame = score_ranges(results)
     if frame.is_empty():
         return None
     bases, measures = results.bases, [m for m in results.measures if m[2] not in text.JUDGED]
@@ -206,9 +219,12 @@ def scores(results: Results) -> Figure | None:
     return drawing
 
 
-def _score_ranges(results: Results) -> pl.DataFrame:
+def score_ranges(results: Results) -> pl.DataFrame:
     """Worst and best fine-tuned score beside the base model's, per base and measure; fractions only."""
-    known = results["scores"].filter(pl.col("score").is_not_null() & ~pl.col("metric").is_in(text.JUDGED))
+    whole = pl.DataFrame(results.measures, schema=dict.fromkeys(MEASURE), orient="row") if results.measures else None
+    known = without_suspects(results["scores"], results["suspects"])
+    known = known.filter(pl.col("score").is_not_null() & ~pl.col("metric").is_in(text.JUDGED))
+    known = known if whole is None else known.join(whole, on=MEASURE, how="semi")
     key = ["base", *MEASURE]
     tuned = known.filter(pl.col("sample").is_not_null())
     start = known.filter(pl.col("sample").is_null()).select(*key, pl.col("score").alias("base_score"))
@@ -220,7 +236,7 @@ def _score_ranges(results: Results) -> pl.DataFrame:
 
 def explain_scores(results: Results) -> str:
     """Where scores start and end, and how many touch the floor or the ceiling."""
-    frame = _score_ranges(results)
+    frame = score_ranges(results)
     start, best = frame["base_score"].drop_nulls().to_numpy(), frame["best"].to_numpy()
     checkpoints = text.count(int(frame["n"].to_numpy().max()), "checkpoint")
     began = f"base models score {_percent(start.min())} to {_percent(start.max())}, " if len(start) else ""

@@ -1,7 +1,8 @@
-"""The report: one HTML page that opens without network or script, and its figures as files."""
+"""The report: one HTML page that opens without network, with its data and script inside, and figures as files."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,39 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sft_atlas.analyse import tables as schemas
-from sft_atlas.report import figures, text
+from sft_atlas.report import figures, interactive, text, words
 from sft_atlas.report.figures_gains import explain_gains, explain_matched
 from sft_atlas.report.html_tables import page_tables
 from sft_atlas.report.results import Results
 
+FINDINGS = (
+    "base_similarity",
+    "variance",
+    "predictors",
+    "prediction",
+    "layer_correlations",
+    "methods",
+    "epochs",
+    "seeds",
+)
+"""Figures whose sentences stand in the summary."""
 TEMPLATES = Path(__file__).resolve().parents[2] / "report"
 
 
-def build(tables: Path, study: Mapping[str, Any], versions: Mapping[str, Any], out: Path) -> None:
+def build(
+    tables: Path,
+    study: Mapping[str, Any],
+    versions: Mapping[str, Any],
+    out: Path,
+    cost: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Write `out/report.html` and `out/figures/NAME.svg` and `.png` from the tables in folder `tables`.
 
     `study` is the study file as a dictionary; of its keys `name`, `title`, `analyses`, the order of `bases`, `datasets`
     and `benchmarks`, and a benchmark's optional `chance` (score of guessing, 0..1) are used. `versions` maps what was
-    used to its version, or to a list of versions when runs differ. Links to tables are relative: `tables/NAME.csv`. The
-    same input gives the same bytes. Raises tables.TableError for a table that breaks its schema.
+    used to its version, or to a list of versions when runs differ; `cost` says what each stage took. Links to tables
+    are relative: `tables/NAME.csv`. The same input gives the same bytes. Raises tables.TableError for a table that
+    breaks its schema.
     """
     results = Results(tables, dict(study))
     questions = figures.draw(results)
@@ -33,11 +52,20 @@ def build(tables: Path, study: Mapping[str, Any], versions: Mapping[str, Any], o
     for drawn in (figure for part in questions.values() for figure in part if figure.svg):
         (folder / f"{drawn.name}.svg").write_text(drawn.svg, encoding="utf-8")
         (folder / f"{drawn.name}.png").write_bytes(drawn.png)
-    (out / "report.html").write_text(render(results, questions, versions), encoding="utf-8")
+    (out / "report.html").write_text(render(results, questions, versions, cost), encoding="utf-8")
 
 
-def render(results: Results, questions: dict[str, list[figures.Drawn]], versions: Mapping[str, Any]) -> str:
-    """The page. All names are escaped by the template; only figures are inserted as they are."""
+def render(
+    results: Results,
+    questions: dict[str, list[figures.Drawn]],
+    versions: Mapping[str, Any],
+    cost: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The page. All names are escaped by the template; only figures, script and data are inserted as they are."""
+    questions = dict(questions)
+    checks = questions.pop("audit", [])
+    drawn = [figure for part in [*questions.values(), checks] for figure in part]
+    data = {"figures": [figure.spec for figure in drawn if figure.spec], "order": interactive.order(results)}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -57,6 +85,16 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
             {"id": f"question-{i}", "title": title, "figures": [_inline(drawn) for drawn in part]}
             for i, (title, part) in enumerate(questions.items(), 1)
         ],
+        checks=[_inline(figure) for figure in checks],
+        claims=[_claim(row) for row in results["claims"].iter_rows(named=True)],
+        audit=results["audit"].to_dicts(),
+        audit_summary=words.audit(results),
+        claims_summary=words.claims(results) if results["claims"].height else "",
+        filters=[name for name in ("base", "dataset", "method") if len(data["order"][name]) > 1],
+        script=Markup((TEMPLATES / "atlas.js").read_text(encoding="utf-8")),
+        # "<" would end the script element early
+        data=Markup(json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")),
+        cost=cost,
         tables=page_tables(results),
         schemas=schemas.TABLES,
         versions={name: _version(value) for name, value in sorted(versions.items())},
@@ -65,6 +103,17 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
         percent=f"{100 * results.options.confidence:g}",
         clear_q=text.CLEAR_Q,
     )
+
+
+def _claim(row: dict[str, Any]) -> dict[str, Any]:
+    """A claim for the template: numbers as text."""
+    numbers = {
+        f"said{suffix}": f"{text.number(row[f'number{suffix}'], 3)} "
+        f"{text.interval(row[f'ci_low{suffix}'], row[f'ci_high{suffix}'], lambda v: text.number(v, 3))}"
+        for suffix in ("", "_all")
+        if row[f"number{suffix}"] is not None
+    }
+    return row | {"said": "", "said_all": ""} | numbers
 
 
 def _version(value: Any) -> str:
@@ -84,6 +133,8 @@ def _inline(drawn: figures.Drawn) -> dict[str, Any]:
         "title": drawn.title,
         "sentence": drawn.sentence,
         "tables": drawn.tables,
+        "interactive": drawn.spec is not None,
+        "printed": bool(drawn.svg),
         "svg": Markup(drawing),
         "width": round(float(width[1]) * 4 / 3) if width else 0,
     }
@@ -106,9 +157,10 @@ def _counts(results: Results) -> list[tuple[str, str]]:
 
 def findings(results: Results, questions: dict[str, list[figures.Drawn]]) -> list[str]:
     """The study in plain words: a sentence per question, as the tables have it."""
-    said = {drawn.name: drawn.sentence for part in questions.values() for drawn in part if drawn.svg}
-    found = []
+    said = {drawn.name: drawn.sentence for part in questions.values() for drawn in part if drawn.shown}
+    found = [words.claims(results)] if results["claims"].height and results["scores"].height else []
+    found += [words.audit(results)] if results["audit"].height else []
     if "gains_mean" in said:
         found += [explain_matched(results), explain_gains(results)]
-    found += [said[name] for name in ("predictors", "layer_correlations", "methods", "seeds") if name in said]
+    found += [said[name] for name in FINDINGS if name in said]
     return [sentence for sentence in found if sentence] or ["There are no scores yet, so there is nothing to report."]

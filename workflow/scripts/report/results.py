@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from sft_atlas.analyse import tables
-from sft_atlas.analyse.cells import MEASURE, final_gains, over_seeds
+from sft_atlas.analyse.audit import without_suspects
+from sft_atlas.analyse.cells import MEASURE, final_gains, over_seeds, whole_benchmarks
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.statistics import Bootstrap
 
@@ -47,8 +48,8 @@ class Results:
 
     @cached_property
     def runs(self) -> pl.DataFrame:
-        """Gains at the last epoch per base x sample x recipe x measure, averaged over seeds."""
-        return over_seeds(final_gains(self["gains"]))
+        """Gains at the last epoch per base x sample x recipe x measure, averaged over seeds; no suspect cells."""
+        return over_seeds(final_gains(without_suspects(self["gains"], self["suspects"])))
 
     @cached_property
     def bases(self) -> list[str]:
@@ -58,21 +59,27 @@ class Results:
     @cached_property
     def datasets(self) -> list[str]:
         """Datasets and mixtures that were trained on, mixtures last."""
-        return self._in_order("datasets", self.runs["dataset"])
+        return self._in_order("datasets", pl.concat([self.runs["dataset"], self["free"]["dataset"]]))
 
     @cached_property
-    def measures(self) -> list[Measure]:
-        """Benchmark, shots and metric of all gains, in the study's order."""
+    def _all_measures(self) -> list[Measure]:
         frame = pl.concat([self[name].select(MEASURE) for name in ("gains", "scores")]).unique()
         order = {name: i for i, name in enumerate(self._in_order("benchmarks", frame["benchmark"]))}
         return sorted((row for row in frame.iter_rows()), key=lambda row: (order[row[0]], row[1], row[2]))
 
     @cached_property
+    def measures(self) -> list[Measure]:
+        """Benchmark, shots and metric that stand for themselves (cells.whole_benchmarks), in the study's order."""
+        scores = self["scores"] if self["scores"].height else self["gains"]
+        whole = set(whole_benchmarks(scores).iter_rows())
+        return [measure for measure in self._all_measures if measure in whole]
+
+    @cached_property
     def labels(self) -> dict[Measure, str]:
         """A short name of each measure: shots and metric only where a benchmark has several."""
         names: dict[Measure, str] = {}
-        for benchmark, shots, metric in self.measures:
-            peers = [m for m in self.measures if m[0] == benchmark]
+        for benchmark, shots, metric in self._all_measures:
+            peers = [m for m in self._all_measures if m[0] == benchmark]
             parts = [benchmark]
             parts += [f"{shots}-shot"] if len({m[1] for m in peers}) > 1 else []
             parts += [metric] if len({m[2] for m in peers}) > 1 else []

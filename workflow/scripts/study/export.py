@@ -1,4 +1,4 @@
-"""Writes what is derived from the typed models: the JSON schemas, and a template study with every key explained.
+"""Writes what is derived from code: JSON schemas, a template study with every key explained, the tables' columns.
 
 By hand: `make schemas`. A test fails when the files differ from what this writes.
 """
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from sft_atlas.study.model import Config, Recipe, Study
+from sft_atlas.study.table import TableStudy
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = """\
@@ -52,12 +53,15 @@ SHOWN: dict[str, Any] = {
 
 def generated() -> dict[Path, str]:
     """Every generated file with its content."""
-    schemas = {"study": Study, "config": Config}
+    # their schemas need polars, which planning a study does without
+    from sft_atlas.analyse.tables import documentation
+
+    schemas = {"study": Study, "table-study": TableStudy, "config": Config}
     files = {
         ROOT / "workflow/schemas" / f"{name}.schema.json": json.dumps(model.model_json_schema(), indent=1) + "\n"
         for name, model in schemas.items()
     }
-    return files | {ROOT / "studies/template.yaml": template()}
+    return files | {ROOT / "studies/template.yaml": template(), ROOT / "docs/tables.md": documentation()}
 
 
 def template() -> str:

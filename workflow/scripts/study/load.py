@@ -212,10 +212,10 @@ def _expected(problem: Any) -> str:
         return unknown("value", found, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping of keys", message)
-    if not isinstance(found, dict | list):
-        return f"{message}; found {_shown(found)}"
-    kind = "a mapping" if isinstance(found, dict) else "a list"
-    return message if problem["type"] == "value_error" else f"{message}; found {kind}"
+    kind = "a mapping" if isinstance(found, dict) else "a list" if isinstance(found, list) else None
+    if kind:
+        return message if problem["type"] == "value_error" else f"{message}; found {kind}"
+    return f"{message}; found {_shown(found)}"
 
 
 def key_path(location: Iterable[str | int]) -> str:

@@ -54,7 +54,7 @@ class Matrix:
     samples: dict[str, ExpandedSample]
     runs: dict[RunKey, Run]
     missing: dict[tuple[RunKey, int], str]
-    subsets: dict[str, set[tuple[RunKey, int]]]
+    subsets: dict[str, set[tuple[RunKey, int]]] = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> int:
@@ -126,7 +126,7 @@ def _refuse_twins(study: Study, path: Path) -> None:
         "bases": {"family", "language", "parameters"},
         "datasets": {"expected_tokens"},
         "recipes": {"keep"},
-        "benchmarks": {"matches", "chance", "expected_items", "expected_tokens"},
+        "benchmarks": {"matches", "chance", "translation_of", "expected_items", "expected_tokens"},
     }
     for section in ("bases", "datasets", "recipes", "benchmarks"):
         seen: dict[str, str] = {}

@@ -317,6 +317,9 @@ class Benchmark(Strict):
     )
     chance: float | None = Field(default=None, ge=0, le=1, description="Label: score of guessing, for the report.")
     matches: list[str] = Field(default=[], description="Datasets that train what this benchmark tests (a label).")
+    translation_of: str | None = Field(
+        default=None, description="Label: the benchmark that this one is the counterpart of in another language."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Benchmark":

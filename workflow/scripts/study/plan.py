@@ -180,18 +180,39 @@ class Plan:
             contamination={sample: spec for sample, spec in self.contamination.items() if sample in samples},
         )
 
+    def labels(self) -> dict[str, Any]:
+        """What the analysis knows beside the tables: families and languages of bases, facts about benchmarks."""
+        bases = {name: {"family": base.family, "language": base.language} for name, base in self.study.bases.items()}
+        facts = {"chance", "translation_of", "matches"}
+        return {
+            "bases": bases,
+            "benchmarks": {n: b.model_dump(include=facts) for n, b in self.study.benchmarks.items()},
+        }
+
+    def summary(self) -> str:
+        """One line for the start of a run."""
+        return (
+            f"study {self.name}: {self.matrix.checkpoints} fine-tuned models from {len(self.matrix.runs)} runs of "
+            f"{len(self.bases)} bases, {len(self.study.benchmarks)} benchmarks"
+        )
+
     def study_specs(self, present: Callable[[str], bool] = lambda path: True, place: str = "") -> dict[str, Spec]:
-        """The study's own jobs, collect, analyse and report, over the results that are present."""
+        """The study's own jobs, collect, audit, analyse and report, over the results that are present."""
         folder = self.name + place
         shown = {"bases": list(self.study.bases), "datasets": list(self.study.datasets)}
-        chance = {name: {"chance": benchmark.chance} for name, benchmark in self.study.benchmarks.items()}
-        study = {"name": self.name, "title": self.study.title, "benchmarks": chance, **shown}
+        options, labels = self.study.analyses.model_dump(), self.labels()
+        study = {"name": self.name, "title": self.study.title, "analyses": options, **labels, **shown}
         collect = collect_spec(self, folder, present)
-        options = self.study.analyses.model_dump()
-        analyse = Spec("analyse", f"{folder}/analyse.json", {"options": options}, {"collect": collect.output})
-        inputs = {"collect": collect.output, "analyse": analyse.output}
-        report = Spec("report", f"{folder}/report.html", {"study": self.name}, inputs, labels=study)
-        return {spec.stage: spec for spec in (collect, analyse, report)}
+        facts = {"labels": {"benchmarks": labels["benchmarks"]}}
+        audit = Spec("audit", f"{folder}/audit.json", facts, {"collect": collect.output})
+        identity = {"options": options, "labels": labels}
+        inputs = {"collect": collect.output, "audit": audit.output}
+        analyse = Spec("analyse", f"{folder}/analyse.json", identity, inputs)
+        inputs = inputs | {"analyse": analyse.output}
+        report = Spec(
+            "report", f"{folder}/report.html", {"study": self.name}, inputs, labels=study | {"labels": labels}
+        )
+        return {spec.stage: spec for spec in (collect, audit, analyse, report)}
 
 
 def build_plan(study: Study, matrix: Matrix, name: str) -> Plan:
