@@ -113,6 +113,19 @@ def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) ->
     def similarity(path: str | None) -> dict[str, float | None]:
         return dict(pl.read_parquet(root / path).select("benchmark", "similarity").iter_rows()) if path else {}
 
+    @lru_cache
+    def item_counts(path: str | None) -> dict[str, int]:
+        return dict(pl.read_parquet(root / path).select("benchmark", "items").iter_rows()) if path else {}
+
+    for sample, path in identity["contamination"].items():
+        if path:
+            counted = pl.read_parquet(root / path).group_by("benchmark").agg(pl.col("item").n_unique())
+            held = dict(counted.iter_rows())
+            gathered["contamination"] += [
+                {"sample": sample, "benchmark": name, "items": items, "found": held.get(name, 0)}
+                | {"share": held.get(name, 0) / items}
+                for name, items in item_counts(identity["similarity"][sample]).items()
+            ]
     for base, samples in identity["tokens"].items():
         measured = identity["bases"][base]["perplexity"]
         rows = pl.read_parquet(root / measured).iter_rows(named=True) if measured else []

@@ -132,7 +132,7 @@ INPUTS: dict[str, Table] = {
         ("stage", "base", "sample", "recipe", "seed"),
     ),
     "contamination": Table(
-        "overlap of one training sample with the items of one benchmark; no rows until a stage measures it",
+        "overlap of one training sample with the items of one benchmark",
         (
             Column("sample", TEXT, "", "training sample"),
             Column("benchmark", TEXT, "", "benchmark"),

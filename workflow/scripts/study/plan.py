@@ -450,6 +450,7 @@ def collect_spec(plan: Plan, folder: str, present: Callable[[str], bool]) -> Spe
         "tokens": tokens,
         "samples": {sample: matrix.samples[sample].dataset for sample in plan.similarity},
         "similarity": {sample: found(spec) for sample, spec in plan.similarity.items()},
+        "contamination": {sample: found(spec) for sample, spec in plan.contamination.items()},
         "matches": {name: sorted(benchmark.matches) for name, benchmark in sorted(study.benchmarks.items())},
         "missing": [
             {
