@@ -118,7 +118,9 @@ def _mean_over_pairs(pairs: Array, bootstrap: Bootstrap, chosen: Array | None = 
         drawn = np.einsum("di,ij,dj->d", weights, value, weights, optimize=True)
         drawn = drawn / np.einsum("di,ij,dj->d", weights, use.astype(float), weights, optimize=True)
     interval = bootstrap.ends(drawn, float(value.sum() / use.sum()), len(pairs))
-    return {"coefficient": known(interval.estimate), "ci_low": known(interval.low), "ci_high": known(interval.high)}
+    # widened for few bases, an interval may reach beyond what a correlation can be
+    low, high = np.clip([interval.low, interval.high], -1.0, 1.0)
+    return {"coefficient": known(interval.estimate), "ci_low": known(float(low)), "ci_high": known(float(high))}
 
 
 def similarity(data: Cube, labels: dict[str, Any], bootstrap: Bootstrap, permutations: int) -> pl.DataFrame:
