@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import expand
-from sft_atlas.study.plan import Plan, build_plan
+from sft_atlas.study.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("Snakefile", "config.yaml", "rules", "workflow", "envs", "studies")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import Matrix, RunKey, expand
-from sft_atlas.study.plan import Plan, build_plan
+from sft_atlas.study.plan import Plan
 from tests.conftest import ROOT
 
 PATH = ROOT / "studies/massive-sft.yaml"

@@ -7,9 +7,10 @@ from typing import Any
 import polars as pl
 
 from sft_atlas.files import write_record, write_table
+from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import Matrix, expand
-from sft_atlas.study.plan import Plan, Spec, build_plan
+from sft_atlas.study.plan import Plan, Spec
 
 STUDY = """\
 title: a study that is right

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from sft_atlas import train
 from sft_atlas.evaluate import load_checkpoint
 from sft_atlas.files import read_json
+from sft_atlas.study.build import recipe_identity
 from sft_atlas.study.identity import digest
 from sft_atlas.study.model import Recipe
-from sft_atlas.study.plan import recipe_identity
 from sft_atlas.tokenise import IGNORED
 from sft_atlas.tokenise import SCHEMA as TOKENS
 from tests.unit.helpers import content, snapshot, stand_in
