@@ -189,7 +189,7 @@ class Plan:
     def summary(self) -> str:
         """One line for the start of a run."""
         return (
-            f"study {self.name}: {self.matrix.checkpoints} fine-tuned models from {len(self.matrix.runs)} runs of "
+            f"study {self.name}: {self.matrix.checkpoints:,} fine-tuned models from {len(self.matrix.runs):,} runs of "
             f"{len(self.bases)} bases, {len(self.study.benchmarks)} benchmarks"
         )
 
