@@ -82,8 +82,8 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 def finished(finished_run: Repository, tmp_path: Path) -> Iterator[Repository]:
     """A copy of the finished study of one's own, in which a test may change what it likes."""
     folder = tmp_path / "project"
-    # times are kept: Snakemake compares them
-    shutil.copytree(finished_run.folder, folder, symlinks=True)
+    # times are kept: Snakemake compares them; logs are not, the run's worker may still be writing its own there
+    shutil.copytree(finished_run.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("logs"))
     yield Repository(folder, finished_run.study)
     # the worker of the last run may still be writing its record
     shutil.rmtree(folder, ignore_errors=True)
