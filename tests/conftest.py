@@ -67,13 +67,17 @@ def copy_project(folder: Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
+def fresh(folder: Path, study: str) -> Repository:
+    """A copy of the project without results, in a folder that does not exist yet."""
+    folder.mkdir()
+    copy_project(folder)
+    return Repository(folder, study)
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """The trimmed micro study, run whole, once per session; read it, do not edit it (see `finished`)."""
-    folder = tmp_path_factory.mktemp("trimmed") / "project"
-    folder.mkdir()
-    copy_project(folder)
-    repository = Repository(folder, "tests/studies/trimmed.yaml")
+    repository = fresh(tmp_path_factory.mktemp("trimmed") / "project", "tests/studies/trimmed.yaml")
     repository.snakemake()
     return repository
 
@@ -94,10 +98,7 @@ def project(tmp_path: Path) -> Callable[[str], Repository]:
     """A fresh copy of the project without results, for a study of the test's choice."""
 
     def make(study: str) -> Repository:
-        folder = tmp_path / "fresh"
-        folder.mkdir()
-        copy_project(folder)
-        return Repository(folder, study)
+        return fresh(tmp_path / "fresh", study)
 
     return make
 

@@ -5,18 +5,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.conftest import Repository, copy_project
+from tests.conftest import fresh
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("micro") / "project"
-    folder.mkdir()
-    copy_project(folder)
-    repository = Repository(folder, "micro")
+    repository = fresh(tmp_path_factory.mktemp("micro") / "project", "micro")
     repository.snakemake()
     assert not repository.plan().jobs
-    return folder / "results/micro/tables"
+    return repository.folder / "results/micro/tables"
 
 
 @pytest.mark.slow

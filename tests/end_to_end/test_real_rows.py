@@ -6,19 +6,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.conftest import Repository
+from tests.conftest import Repository, fresh
 
 
 @pytest.fixture(scope="module")
 def real_rows(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Repository:
-    from tests.conftest import copy_project
-
-    folder = tmp_path_factory.mktemp("real") / "project"
-    folder.mkdir()
-    copy_project(folder)
+    repository = fresh(tmp_path_factory.mktemp("real") / "project", "tests/studies/real-rows.yaml")
     # the study says ../shared, as seen from the repository's root
-    (folder.parent / "shared").symlink_to(shared)
-    repository = Repository(folder, "tests/studies/real-rows.yaml")
+    (repository.folder.parent / "shared").symlink_to(shared)
     repository.snakemake()
     return repository
 
