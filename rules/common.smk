@@ -1,11 +1,13 @@
 # What the files beside this one use: the plan of the study, and how a job's frozen specification is found.
 import gc
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from sft_atlas.cluster import session
 from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.price.prices import Prices
 from sft_atlas.price.summary import disk_at_peak, hours, priced, schedule, size, total
@@ -102,10 +104,21 @@ def job_inputs(pattern):
         spec = job_spec(output, hash8)
         starts_jobs = workflow.executor_plugin is not None and not workflow.dryrun and workflow.is_main_process
         if starts_jobs:
+            begin_run()
             freeze(Path(in_results(spec_file(output, spec["hash"]))), spec)
         return [in_results(path) for path in leaves(spec["inputs"])] + spec["sources"]
 
     return inputs
+
+
+@cache
+def begin_run():
+    """Enter this run before Snakemake asks for its lock: one that a killed run has left is removed here."""
+    session.begin(tell)
+
+
+def tell(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 def freeze(path, spec):
@@ -172,6 +185,14 @@ def check_disk(jobs):
 onstart:
     if CONFIG.check_disk and workflow.is_main_process:
         check_disk(workflow.dag.needrun_jobs())
+    if workflow.is_main_process and workflow.executor_plugin.name == "slurm":
+        from sft_atlas.cluster.guard import GuardError, guard
+        from sft_atlas.cluster.queue import QueueError
+
+        try:
+            guard(workflow.scheduler._executor, Path.cwd(), tell)
+        except (GuardError, QueueError) as error:
+            raise WorkflowError(str(error))
     if workflow.local_exec and CONFIG.share_imports and PLAN.matrix.runs:
         import tempfile
 

@@ -1,0 +1,200 @@
+"""Mends what Snakemake's SLURM executor (plugin 2.8.0) leaves open, on the one executor of a run, before its first job.
+
+- A killed Snakemake forgets its jobs, and the next one submits them again beside the old ones. Here all runs of a
+  project name their jobs alike, and a job that is in the queue already is taken over instead of being submitted.
+- It waits for ever for a job that was preempted without being requeued, that a dead node had and that nobody requeues,
+  or that SLURM does not know any more; and, with sacct, for "CANCELLED by 1000". Here such a job is given up after a
+  few polls, or counts as done if its outputs are there.
+- When SLURM does not answer for long, it drops its jobs from its list. Here they stay.
+- A refused sbatch costs one of the job's attempts, and three of them take a second. Here it is tried again for hours,
+  unless SLURM says that it will never take the job.
+- After an interrupt it goes on submitting what had been queued for submission. Here it does not.
+
+The rest of the plugin is untouched. `check` refuses any other version of it, so that an update is looked at.
+"""
+
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sft_atlas.cluster.queue import Job, QueueError, cancel, jobs_of, name_of
+
+PLUGIN, VERSION = "snakemake-executor-plugin-slurm", "2.8.0"
+# states that SLURM may still turn into a requeued job, and no state at all
+DOUBTFUL = ("", "PREEMPTED", "NODE_FAIL", "REVOKED")
+# a doubtful job is given up after so many times the plugin's first interval between polls
+DOUBTFUL_POLLS = 4
+# what sbatch says of a job that it will never take
+NEVER = re.compile(r"invalid|not available|unsupported|unrecognized|unknown|illegal", re.IGNORECASE)
+REFUSED_PAUSE, REFUSED_HOURS = 30.0, 6.0
+START_SECONDS = 600.0
+
+
+class GuardError(RuntimeError):
+    """The installed plugin is not the one that this was written for."""
+
+
+def check() -> None:
+    """Make sure of the plugin's version.
+
+    Raises:
+        GuardError: another version is installed.
+    """
+    found = metadata.version(PLUGIN)
+    if found != VERSION:
+        raise GuardError(
+            f"{PLUGIN} {found} is installed, but this workflow mends {VERSION}: pip install -r requirements.txt"
+        )
+
+
+def guard(executor: Any, folder: Path, say: Callable[[str], None]) -> "Guard":
+    """Put the guard before an executor that has submitted nothing yet.
+
+    Raises:
+        GuardError: the installed plugin is another version.
+        QueueError: SLURM does not answer.
+    """
+    check()
+    import snakemake_executor_plugin_slurm as plugin
+
+    return Guard(executor, plugin, name_of(folder), say)
+
+
+class Guard:
+    """The mended parts of one executor."""
+
+    def __init__(self, executor: Any, plugin: Any, name: str, say: Callable[[str], None]) -> None:
+        self.executor, self.say, self.name = executor, say, name
+        self.grace = DOUBTFUL_POLLS * executor.workflow.executor_settings.init_seconds_before_status_checks
+        self.pause, self.patience = REFUSED_PAUSE, REFUSED_HOURS * 3600
+        self.stopped = threading.Event()
+        self.answered = True
+        self.active: list[Any] = []
+        self.doubtful_since: dict[str, float] = {}
+        self.refusal = threading.local()
+        self.left = self._left_behind(self._patiently(lambda: jobs_of(name)))
+        self.submit, self.poll = executor.run_job, executor.check_active_jobs
+        self.report_error, self.cancel_all = executor._report_job_error_threadsafe, executor.cancel_jobs
+        self.states = plugin.query_job_status
+        self.wildcards = plugin.get_job_wildcards
+        executor.run_uuid = name
+        executor.run_job, executor.check_active_jobs = self.run_job, self.check_active_jobs
+        executor._report_job_error_threadsafe, executor.cancel_jobs = self.refused, self.cancel_jobs
+        plugin.query_job_status = self.query
+        say(f"the jobs of this project: squeue --name {name}; their state: sft-atlas status")
+        if self.left:
+            say(f"{len(self.left)} of them were submitted by an earlier run; those that are needed are taken over")
+
+    def _patiently(self, ask: Callable[[], list[Job]]) -> list[Job]:
+        """Ask SLURM, for ten minutes if it does not answer."""
+        give_up = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return ask()
+            except QueueError as error:
+                if time.monotonic() > give_up:
+                    raise
+                self.say(f"{error}; asked again in {self.pause:.0f} s")
+                time.sleep(self.pause)
+
+    def _left_behind(self, jobs: list[Job]) -> dict[str, Job]:
+        """Living jobs of earlier runs by what they make; of two that make the same, the later one is cancelled."""
+        left: dict[str, Job] = {}
+        doubled = []
+        for job in sorted((job for job in jobs if not job.ended), key=lambda job: job.state != "RUNNING"):
+            if left.setdefault(job.comment, job) is not job:
+                doubled.append(job)
+        cancel(doubled)
+        return left
+
+    # submitting
+
+    def run_job(self, job: Any) -> None:
+        """Take over the job that makes the same, else submit; try again for hours while SLURM refuses."""
+        wildcards = self.wildcards(job)
+        left = self.left.pop(f"rule_{job.name}_wildcards_{wildcards}" if wildcards else f"rule_{job.name}", None)
+        if left is not None:
+            self._take_over(job, left, wildcards)
+            return
+        give_up = time.monotonic() + self.patience
+        while not self.stopped.is_set():
+            self.refusal.message = None
+            self.submit(job)
+            message = self.refusal.message
+            if message is None:
+                break
+            reason = message.partition("sbatch call:")[0].strip()
+            if NEVER.search(reason) or time.monotonic() > give_up:
+                self.report_error(*self.refusal.call)
+                break
+            self.say(f"{reason} It is tried again every {self.pause:.0f} s.")
+            self.stopped.wait(self.pause)
+        if self.stopped.is_set():
+            # an interrupt came while sbatch was at work: what it has submitted is not on the list that was cancelled
+            with self.executor.lock:
+                late = [info for info in self.executor.active_jobs if info.job is job]
+            if late:
+                self.cancel_all(late)
+
+    def _take_over(self, job: Any, left: Job, wildcards: str) -> None:
+        from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+
+        log = self.executor.slurm_logdir / f"rule_{job.name}" / wildcards / f"{left.number}.log"
+        self.say(f"SLURM job {left.number} ({left.state.lower()}) is taken over: {left.comment}")
+        info = SubmittedJobInfo(job, external_jobid=left.number, aux={"slurm_logfile": log})
+        self.executor._report_job_submission_threadsafe(info)
+
+    def refused(self, info: Any, message: str) -> None:
+        """Keep a refusal of sbatch for `run_job`, and pass any other error on."""
+        if message.startswith("SLURM sbatch failed"):
+            self.refusal.message, self.refusal.call = message, (info, message)
+        else:
+            self.report_error(info, message)
+
+    def cancel_jobs(self, jobs: list[Any]) -> None:
+        """Cancel, and submit nothing any more."""
+        self.stopped.set()
+        self.cancel_all(jobs)
+
+    # asking
+
+    async def check_active_jobs(self, active: list[Any]) -> AsyncIterator[Any]:
+        """Ask for the states of jobs; those that SLURM said nothing of remain on the list."""
+        self.active, self.answered = active, False
+        async for info in self.poll(active):
+            yield info
+        if active and not self.answered:
+            self.say("SLURM has not answered for long; its jobs are kept, and it is asked again")
+            for info in active:
+                yield info
+        # what sacct says of a job without a node is no node to avoid
+        self.executor._failed_nodes.difference_update(
+            [node for node in self.executor._failed_nodes if " " in node]
+        )
+
+    async def query(self, command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
+        """The states of all jobs, with a verdict where SLURM gives none."""
+        states, seconds = await self.states(command, logger)
+        if states is None:
+            return None, None
+        self.answered = True
+        states = {number: state.partition(" ")[0] for number, state in states.items()}
+        now = time.monotonic()
+        for info in self.active:
+            number = info.external_jobid
+            state = states.get(number, "")
+            if state not in DOUBTFUL:
+                self.doubtful_since.pop(number, None)
+            elif now - self.doubtful_since.setdefault(number, now) >= self.grace:
+                done = not state and all(Path(output).exists() for output in info.job.output)
+                states[number] = "COMPLETED" if done else "CANCELLED"
+                known = state.lower() or "not known to SLURM any more"
+                self.say(f"SLURM job {number} is {known}: {'its outputs are there' if done else 'given up'}")
+            elif state == "NODE_FAIL":
+                # the plugin would give it up, or wait for ever; SLURM may be about to requeue it
+                states[number] = "PENDING"
+        return states, seconds

@@ -1,0 +1,113 @@
+"""Which calls of Snakemake work in a project's folder, so that a lock that a killed one left behind is told from a real one.
+
+Every real run leaves a file with its host, process and start, and touches it twice a minute. A run is alive if its
+process is there (same host) or if its file is fresh (another host). Snakemake's own lock says nothing of its owner, and
+after a SIGKILL, a dropped log-in or a power cut stays for ever.
+"""
+
+import atexit
+import json
+import os
+import platform
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+FOLDER = Path(".snakemake/sft-atlas")
+LOCKS = Path(".snakemake/locks")
+BEAT_SECONDS = 30.0
+# another host's run is given up when its file has not been touched for so long
+SILENT_SECONDS = 300.0
+
+
+def begin(say: Callable[[str], None] = print) -> None:
+    """Enter this process as a run; if all earlier ones are dead, remove the lock that they left."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    living, dead = found()
+    if dead and not living:
+        if any(LOCKS.glob("*.lock")):
+            say("the lock of a run that was killed is removed; its jobs, if any are left, are taken over")
+        shutil.rmtree(LOCKS, ignore_errors=True)
+        # Snakemake has made the folder before, and expects it
+        LOCKS.mkdir(parents=True, exist_ok=True)
+    for path in living:
+        say(f"another run is at work in this folder: {describe(path)}")
+    for path in dead:
+        path.unlink(missing_ok=True)
+    own = FOLDER / f"run-{platform.node()}-{os.getpid()}.json"
+    content = {"host": platform.node(), "process": os.getpid(), "began": _began(os.getpid()), "time": time.time()}
+    own.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    threading.Thread(target=_beat, args=(own,), daemon=True).start()
+    atexit.register(_end, own, os.getpid())
+
+
+def found(folder: Path = Path()) -> tuple[list[Path], list[Path]]:
+    """The files of living and of dead runs in a project's folder."""
+    living: list[Path] = []
+    dead: list[Path] = []
+    place = folder / FOLDER
+    for path in sorted(place.glob("run-*.json")):
+        (living if _alive(path, _now(place)) else dead).append(path)
+    return living, dead
+
+
+def describe(path: Path) -> str:
+    """`process 123 on login1, since 2026-01-31 12:00`."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(content["time"]))
+    return f"process {content['process']} on {content['host']}, since {since}"
+
+
+def _alive(path: Path, now: float) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["host"] == platform.node():
+            return bool(content["began"]) and _began(content["process"]) == content["began"]
+        return now - path.stat().st_mtime < SILENT_SECONDS
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file system, which may differ from this host's."""
+    probe = folder / f".clock-{platform.node()}-{os.getpid()}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _began(process: int) -> str:
+    """Which start of the host and when after it a process began; empty if it is gone."""
+    if not Path("/proc/self").exists():
+        try:
+            os.kill(process, 0)
+        except OSError:
+            return ""
+        return "running"
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else f"{boot}/{fields[19]}"
+
+
+def _beat(path: Path) -> None:
+    while path.exists():
+        try:
+            os.utime(path)
+        except OSError:
+            return
+        time.sleep(BEAT_SECONDS)
+
+
+def _end(path: Path, owner: int) -> None:
+    # a fork of the run is not the run
+    if os.getpid() == owner:
+        path.unlink(missing_ok=True)
