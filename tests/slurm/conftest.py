@@ -1,0 +1,159 @@
+"""A cluster for the session, and projects in which everything but the training runs is done."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ENVIRONMENT, fresh
+from tests.slurm.cluster import Cluster, missing
+
+HERE = Path(__file__).parent
+STUDY = "tests/slurm/study.yaml"
+RUNS = 2
+LIVING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster; skipped where its programs are missing, unless that is what the caller wants to hear of."""
+    if missing():
+        reason = f"not installed: {', '.join(missing())}; make test-slurm installs them where it may"
+        (pytest.fail if os.environ.get("ATLAS_NEEDS_SLURM") else pytest.skip)(reason)
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def whole_cluster(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, put together again after the test."""
+    yield cluster
+    cluster.run("scancel", f"--user={os.getuid()}", check=False)
+    cluster.start()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after a local run of its training; `project` makes its copies of it."""
+    repository = fresh(tmp_path_factory.mktemp("undisturbed") / "project", STUDY)
+    repository.snakemake("train", "tokenise")
+    return repository.folder
+
+
+class Project:
+    """A project on the cluster: the runs are still to be trained."""
+
+    def __init__(self, folder: Path, undisturbed: Path, cluster: Cluster, notes: Path) -> None:
+        self.folder, self.undisturbed, self.cluster, self.notes = folder, undisturbed, cluster, notes
+        self.calls: list[subprocess.Popen[bytes]] = []
+
+    def hold(self) -> None:
+        """Let jobs wait before they work."""
+        (self.notes / "hold").touch()
+
+    def release(self) -> None:
+        """Let them work."""
+        (self.notes / "hold").unlink(missing_ok=True)
+
+    def snakemake(self, *arguments: str, target: str = "train") -> subprocess.Popen[bytes]:
+        """Start `snakemake --profile slurm TARGET`, with shorter waits than on a real cluster."""
+        waits = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
+        command = [sys.executable, "-m", "snakemake", target, "--profile", "slurm", *waits, *arguments]
+        environment = self.environment()
+        with (self.folder / "snakemake.out").open("ab") as log:
+            call = subprocess.Popen(
+                [*command, "--config", f"study={STUDY}"], cwd=self.folder, env=environment, stdout=log, stderr=log
+            )
+        self.calls.append(call)
+        return call
+
+    def environment(self) -> dict[str, str]:
+        """What calls and their jobs see."""
+        path = os.pathsep.join([str(HERE / "hooks"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return {**ENVIRONMENT, "PATH": self.cluster.environment["PATH"], "PYTHONPATH": path, "ATLAS_NOTES": str(self.notes)}
+
+    def command(self, *arguments: str) -> str:
+        """What an `sft-atlas` subcommand prints, with its errors."""
+        command = [sys.executable, "-m", "sft_atlas.cli", *arguments, "--study", STUDY]
+        environment = self.environment()
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    def finish(self, call: subprocess.Popen[bytes], seconds: float = 120) -> int:
+        """Wait for the end of a call; its exit status."""
+        try:
+            return call.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still at work after {seconds:.0f} s\n{self.said()[-4000:]}\n{self.cluster.ask('squeue')}")
+
+    def until(self, holds: Callable[[], object], what: str, seconds: float = 60) -> None:
+        """Wait for something."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                pytest.fail(f"waited {seconds:.0f} s for {what}\n{self.said()[-4000:]}\n{self.cluster.ask('squeue')}")
+            time.sleep(0.2)
+
+    def started(self) -> list[str]:
+        """SLURM's numbers of the training jobs that have begun, in order."""
+        return [number for what, number, spec in self._notes() if what == "start" and "/train-" in spec]
+
+    def running(self, count: int = RUNS) -> Callable[[], object]:
+        """A condition: so many training jobs have begun."""
+        return lambda: len(self.started()) >= count
+
+    def trained(self) -> list[str]:
+        """The specifications of training jobs that came to their end, in order."""
+        return [spec for what, _, spec in self._notes() if what == "end" and "/train-" in spec]
+
+    def said(self) -> str:
+        """What all calls have printed."""
+        return (self.folder / "snakemake.out").read_text(errors="replace")
+
+    def assert_whole(self) -> None:
+        """The same bytes as without the fault, no run trained twice, nothing in the queue, no lock."""
+        assert scientific(self.folder / "results/runs") == scientific(self.undisturbed / "results/runs")
+        assert len(self.trained()) == len(set(self.trained())) == RUNS, self._notes()
+        assert self.living() == {}
+        assert not list((self.folder / ".snakemake/locks").glob("*"))
+
+    def living(self) -> dict[str, tuple[str, str]]:
+        """Jobs that still run, or wait."""
+        return self.cluster.jobs(*LIVING)
+
+    def end(self) -> None:
+        """End what is left of a failed test."""
+        for call in self.calls:
+            if call.poll() is None:
+                call.send_signal(signal.SIGKILL)
+                call.wait()
+
+    def _notes(self) -> list[list[str]]:
+        notes = self.notes / "notes"
+        return [line.split(" ", 2) for line in notes.read_text().splitlines()] if notes.exists() else []
+
+
+def scientific(folder: Path) -> dict[str, bytes]:
+    """Every file but records of time and host, by path."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".record.json")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def project(undisturbed: Path, whole_cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
+    """A copy of the project without its runs."""
+    folder, notes = tmp_path / "project", tmp_path / "notes"
+    notes.mkdir()
+    ignored = shutil.ignore_patterns("runs", "logs", "log")
+    shutil.copytree(undisturbed, folder, symlinks=True, ignore=ignored)
+    project = Project(folder, undisturbed, whole_cluster, notes)
+    yield project
+    project.end()
