@@ -36,8 +36,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def whole_cluster(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, put together again after the test."""
     yield cluster
-    cluster.run("scancel", f"--user={os.getuid()}", check=False)
     cluster.start()
+    cluster.run("scancel", f"--user={os.getuid()}", check=False)
+    cluster.run("scontrol", "update", "PartitionName=cpu", "State=UP", check=False)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 import signal
 
-from tests.slurm.conftest import RUNS, Project
+import pytest
+
+from tests.slurm.conftest import RUNS, Project, scientific
 
 # a job of the same size in a better partition takes the whole node
 INTRUDER = ("sbatch", "--partition=cpu", "--exclusive", "--time=1", "--wrap=sleep 6")
@@ -71,4 +73,123 @@ def test_an_interrupted_snakemake_leaves_nothing_and_goes_on_when_typed_again(pr
     project.until(lambda: not project.living(), "the jobs to end")
     project.release()
     assert project.finish(project.snakemake()) == 0
+    project.assert_whole()
+
+
+def test_a_killed_node_gives_its_job_back(project: Project) -> None:
+    project.hold()
+    call = project.snakemake()
+    project.until(project.running(), "both runs")
+    number = project.started()[0]
+    project.cluster.kill_node(project.cluster.node_of(number))
+    # SLURM gives the node up after SlurmdTimeout
+    project.until(lambda: project.cluster.jobs()[number][0] in ("PENDING", "RUNNING"), "SLURM to notice")
+    project.until(lambda: len(project.started()) > RUNS, "the job to start elsewhere", 90)
+    project.release()
+    assert project.finish(call) == 0
+    project.assert_whole()
+
+
+def test_a_drained_node_ends_its_work(project: Project) -> None:
+    project.hold()
+    call = project.snakemake()
+    project.until(project.running(), "both runs")
+    node = project.cluster.node_of(project.started()[0])
+    project.cluster.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
+    project.release()
+    assert project.finish(call) == 0
+    assert len(project.started()) == RUNS
+    project.assert_whole()
+
+
+def preempted(project: Project, partition: str) -> int:
+    """Run on a partition whose jobs have to yield, and let others take all of its nodes; exit status."""
+    project.hold()
+    call = project.snakemake("--default-resources", f"slurm_partition='{partition}'")
+    project.until(project.running(), "both runs")
+    for _ in range(3):
+        project.cluster.run(*INTRUDER)
+    numbers = project.started()
+    project.until(lambda: all(project.cluster.jobs()[n][0] != "RUNNING" for n in numbers), "both to be preempted")
+    project.release()
+    return project.finish(call)
+
+
+def test_a_preempted_job_is_requeued_by_slurm(project: Project) -> None:
+    assert preempted(project, "low") == 0
+    assert len(set(project.started())) == RUNS
+    project.assert_whole()
+
+
+def test_a_preempted_job_that_is_not_requeued_is_submitted_again(project: Project) -> None:
+    assert preempted(project, "lowcancel") == 0
+    assert "is preempted: given up" in project.said()
+    project.assert_whole()
+
+
+def test_a_controller_that_is_away_for_long_loses_nothing(project: Project) -> None:
+    project.hold()
+    call = project.snakemake("--slurm-status-attempts", "5")
+    project.until(project.running(), "both runs")
+    project.cluster.kill_controller()
+    project.until(lambda: "SLURM has not answered for long" in project.said(), "the plugin to give up", 90)
+    project.release()
+    project.cluster.start_controller()
+    assert project.finish(call) == 0
+    assert len(project.started()) == RUNS
+    project.assert_whole()
+
+
+def test_a_refused_submission_is_tried_again_without_costing_an_attempt(project: Project) -> None:
+    project.cluster.run("scontrol", "update", "PartitionName=cpu", "State=INACTIVE")
+    call = project.snakemake("--retries", "0")
+    project.until(lambda: "It is tried again every" in project.said(), "the refusal")
+    project.cluster.run("scontrol", "update", "PartitionName=cpu", "State=UP")
+    assert project.finish(call) == 0
+    project.assert_whole()
+
+
+def test_a_submission_that_slurm_will_never_take_fails_at_once(project: Project) -> None:
+    assert project.finish(project.snakemake("--retries", "0", "--default-resources", "slurm_partition='none'")) == 1
+    assert "invalid partition specified" in project.said()
+    assert "It is tried again every" not in project.said()
+
+
+def test_a_full_disk_on_one_node_simulated_by_failing_writes_is_avoided(project: Project) -> None:
+    project.hold()
+    call = project.snakemake("--retries", "1")
+    project.until(project.running(), "both runs")
+    node = project.cluster.node_of(project.started()[0])
+    (project.notes / "full").write_text(node)
+    project.release()
+    assert project.finish(call) == 0
+    numbers = project.started()[RUNS:]
+    assert numbers and all(project.cluster.ask("squeue", "-h", "-t", "all", "-j", n, "-o", "%N") != node for n in numbers)
+    assert scientific(project.folder / "results/runs") == scientific(project.undisturbed / "results/runs")
+
+
+def test_an_output_that_appears_late_simulated_by_a_delayed_rename_is_waited_for(project: Project) -> None:
+    (project.notes / "late").touch()
+    assert project.finish(project.snakemake("--retries", "0")) == 0
+    project.assert_whole()
+
+
+def test_a_job_without_enough_memory_gets_more(project: Project) -> None:
+    resources = "train_run:mem_mb=200 if attempt == 1 else 3000"
+    assert project.finish(project.snakemake("--set-resources", resources)) == 0
+    assert len(project.started()) > RUNS
+    project.assert_whole()
+
+
+@pytest.mark.slow
+def test_a_job_out_of_time_is_told_before_and_gets_more(project: Project) -> None:
+    project.hold()
+    call = project.snakemake(
+        *("--set-resources", "train_run:runtime=attempt"),
+        *("--default-resources", "slurm_extra='--signal=TERM@30'"),
+    )
+    project.until(project.running(), "both runs")
+    project.until(lambda: "FAILED train_run" in project.said(), "the end of the first attempts", 120)
+    project.release()
+    assert project.finish(call) == 0
     project.assert_whole()

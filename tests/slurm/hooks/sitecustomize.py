@@ -1,10 +1,16 @@
-"""Read by every Python that a test starts with this folder on PYTHONPATH: notes each job's start and end, holds it.
+"""Read by every Python that a test starts with this folder on PYTHONPATH: notes each job's start and end.
 
-A job waits before its first line of work while `$ATLAS_NOTES/hold` exists, so that a fault strikes a job that runs.
+Files in `$ATLAS_NOTES` make a job do more:
+
+- `hold`: wait before the first line of work until the file is gone, so that a fault strikes a job that runs;
+- `full`: on the node that the file names, no file's content reaches the disk;
+- `late`: what the job makes appears four seconds after its end, as on a slow shared file system.
 """
 
 import atexit
+import errno
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,8 +22,26 @@ def _note(what: str) -> None:
         notes.write(line)
 
 
+def _full(descriptor: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _delay() -> None:
+    """Hide the output, and have a process that outlives this one bring it back."""
+    output = Path(sys.orig_argv[-1].replace(".spec.json", ".json"))
+    hidden = output.with_name(f".{output.name}.late")
+    if output.exists():
+        output.replace(hidden)
+        subprocess.Popen(["sh", "-c", f"sleep 4; mv '{hidden}' '{output}'"], start_new_session=True)
+
+
 if "sft_atlas.job" in sys.orig_argv and os.environ.get("ATLAS_NOTES"):
+    notes = Path(os.environ["ATLAS_NOTES"])
     _note("start")
-    while (Path(os.environ["ATLAS_NOTES"]) / "hold").exists():
+    while (notes / "hold").exists():
         time.sleep(0.1)
     atexit.register(_note, "end")
+    if (notes / "full").exists() and (notes / "full").read_text() == os.environ.get("SLURMD_NODENAME"):
+        os.fsync = _full
+    if (notes / "late").exists():
+        atexit.register(_delay)

@@ -8,11 +8,14 @@
 - When SLURM does not answer for long, it drops its jobs from its list. Here they stay.
 - A refused sbatch costs one of the job's attempts, and three of them take a second. Here it is tried again for hours,
   unless SLURM says that it will never take the job.
+- It polls every three minutes while nothing ends, and a chain of short jobs waits for it. Here every minute or so.
+- A job that failed on a node with a full disk is sent there again. Here the next attempt avoids the node.
 - After an interrupt it goes on submitting what had been queued for submission. Here it does not.
 
 The rest of the plugin is untouched. `check` refuses any other version of it, so that an update is looked at.
 """
 
+import asyncio
 import re
 import threading
 import time
@@ -28,10 +31,17 @@ PLUGIN, VERSION = "snakemake-executor-plugin-slurm", "2.8.0"
 DOUBTFUL = ("", "PREEMPTED", "NODE_FAIL", "REVOKED")
 # a doubtful job is given up after so many times the plugin's first interval between polls
 DOUBTFUL_POLLS = 4
+# the plugin polls less and less often while nothing ends; here never less often than every so many first intervals
+MOST_BETWEEN = 2
 # what sbatch says of a job that it will never take
-NEVER = re.compile(r"invalid|not available|unsupported|unrecognized|unknown|illegal", re.IGNORECASE)
+NEVER = re.compile(
+    r"invalid|configuration is not available|memory required|more processors|unsupported|unrecognized|unknown",
+    re.IGNORECASE,
+)
 REFUSED_PAUSE, REFUSED_HOURS = 30.0, 6.0
 START_SECONDS = 600.0
+# nodes that the next attempt of a failed job avoids
+MOST_AVOIDED = 8
 
 
 class GuardError(RuntimeError):
@@ -69,13 +79,16 @@ class Guard:
 
     def __init__(self, executor: Any, plugin: Any, name: str, say: Callable[[str], None]) -> None:
         self.executor, self.say, self.name = executor, say, name
-        self.grace = DOUBTFUL_POLLS * executor.workflow.executor_settings.init_seconds_before_status_checks
+        self.interval = executor.workflow.executor_settings.init_seconds_before_status_checks
+        self.grace = DOUBTFUL_POLLS * self.interval
         self.pause, self.patience = REFUSED_PAUSE, REFUSED_HOURS * 3600
         self.stopped = threading.Event()
         self.answered = True
         self.active: list[Any] = []
         self.doubtful_since: dict[str, float] = {}
         self.refusal = threading.local()
+        # by what a job makes: the nodes on which it has failed
+        self.avoided: dict[str, list[str]] = {}
         self.left = self._left_behind(self._patiently(lambda: jobs_of(name)))
         self.submit, self.poll = executor.run_job, executor.check_active_jobs
         self.report_error, self.cancel_all = executor._report_job_error_threadsafe, executor.cancel_jobs
@@ -120,14 +133,21 @@ class Guard:
         if left is not None:
             self._take_over(job, left, wildcards)
             return
-        give_up = time.monotonic() + self.patience
+        give_up, usual = time.monotonic() + self.patience, job.resources.get("slurm_extra") or ""
+        avoided = ",".join(self.avoided.get(str(job.output), [])[-MOST_AVOIDED:])
         while not self.stopped.is_set():
+            if avoided:
+                job.resources.slurm_extra = f"{usual} --exclude={avoided}".strip()
             self.refusal.message = None
             self.submit(job)
             message = self.refusal.message
             if message is None:
                 break
             reason = message.partition("sbatch call:")[0].strip()
+            if avoided:
+                # there may be no other node that the job fits on
+                avoided, job.resources.slurm_extra = "", usual
+                continue
             if NEVER.search(reason) or time.monotonic() > give_up:
                 self.report_error(*self.refusal.call)
                 break
@@ -171,6 +191,8 @@ class Guard:
             self.say("SLURM has not answered for long; its jobs are kept, and it is asked again")
             for info in active:
                 yield info
+        between = self.executor.next_seconds_between_status_checks
+        self.executor.next_seconds_between_status_checks = min(between, MOST_BETWEEN * self.interval)
         # what sacct says of a job without a node is no node to avoid
         self.executor._failed_nodes.difference_update(
             [node for node in self.executor._failed_nodes if " " in node]
@@ -189,12 +211,25 @@ class Guard:
             state = states.get(number, "")
             if state not in DOUBTFUL:
                 self.doubtful_since.pop(number, None)
+                if state in ("FAILED", "BOOT_FAIL"):
+                    await self._avoid(info)
             elif now - self.doubtful_since.setdefault(number, now) >= self.grace:
                 done = not state and all(Path(output).exists() for output in info.job.output)
                 states[number] = "COMPLETED" if done else "CANCELLED"
+                if state == "NODE_FAIL":
+                    await self._avoid(info)
                 known = state.lower() or "not known to SLURM any more"
                 self.say(f"SLURM job {number} is {known}: {'its outputs are there' if done else 'given up'}")
             elif state == "NODE_FAIL":
                 # the plugin would give it up, or wait for ever; SLURM may be about to requeue it
                 states[number] = "PENDING"
         return states, seconds
+
+    async def _avoid(self, info: Any) -> None:
+        """Have the next attempt of a job run elsewhere."""
+        try:
+            jobs = await asyncio.to_thread(jobs_of, self.name)
+        except QueueError:
+            return
+        nodes = [job.node for job in jobs if job.number == info.external_jobid and job.node.isascii() and job.node]
+        self.avoided.setdefault(str(info.job.output), []).extend(nodes)
