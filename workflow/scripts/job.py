@@ -10,6 +10,7 @@ import importlib
 import os
 import platform
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import cpu_seconds, read_json, write_json
+from sft_atlas.stopping import StoppedError
 from sft_atlas.study.identity import spec_file, spec_hash
 
 # stage → the module that has `run(spec, root)`
@@ -31,7 +33,7 @@ STAGES = {
     "perplexity": "sft_atlas.perplexity",
     "similarity": "sft_atlas.similarity",
     "contamination": "sft_atlas.contamination",
-    "train": "sft_atlas.train",
+    "train": "sft_atlas.training.run",
     "evaluate": "sft_atlas.evaluate",
     "weights": "sft_atlas.weights",
     "release": "sft_atlas.release",
@@ -82,8 +84,8 @@ def run(path: Path) -> None:
     started, before = time.time(), cpu_seconds()
     stage = importlib.import_module(STAGES[spec["stage"]])
     imported = cpu_seconds()
-    stage.run(spec, root)
-    _write_record(path, spec, started, imported - before, cpu_seconds() - imported)
+    facts = stage.run(spec, root) or {}
+    _write_record(path, spec, started, imported - before, cpu_seconds() - imported, facts)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,6 +109,9 @@ def guarded(path: Path) -> int:
     """Run a job; report its failure and return the exit status."""
     try:
         run(path)
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        return 128 + signal.SIGTERM
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("SFT_ATLAS_TRACEBACK"):
             traceback.print_exc()
@@ -118,7 +123,9 @@ def guarded(path: Path) -> int:
     return 0
 
 
-def _write_record(path: Path, spec: dict[str, Any], started: float, imports: float, cpu: float) -> None:
+def _write_record(
+    path: Path, spec: dict[str, Any], started: float, imports: float, cpu: float, facts: dict[str, Any]
+) -> None:
     record = path.with_name(path.name.replace(".spec.json", ".record.json"))
     write_json(
         record,
@@ -136,6 +143,7 @@ def _write_record(path: Path, spec: dict[str, Any], started: float, imports: flo
             "python": platform.python_version(),
             "libraries": {name: _version(name) for name in LIBRARIES},
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
+            **({"facts": facts} if facts else {}),
         },
     )
 

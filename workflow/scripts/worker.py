@@ -23,7 +23,7 @@ from sft_atlas.files import cpu_seconds, write_json
 
 # What the costly stages import, in the order of their weight.
 PRELOADED = (
-    "sft_atlas.train",
+    "sft_atlas.training.run",
     "sft_atlas.evaluate",
     "sft_atlas.perplexity",
     "sft_atlas.tokenise",
