@@ -50,7 +50,14 @@ STUDY_SPECS = PLAN.study_specs(place=PART)
 PARTIAL_SPECS = PLAN.study_specs(lambda path: Path(in_results(path)).exists(), "-partial")
 SPECS = FULL_PLAN.specs | {spec.output: spec for spec in [*PARTIAL_SPECS.values(), *STUDY_SPECS.values()]}
 # Prices are worked out when asked for; only the process that queues jobs asks finished ones what they took.
-PRICES = Prices(FULL_PLAN, Path(CONFIG.results), CONFIG.device, CONFIG.micro_batch_size, workflow.is_main_process)
+PRICES = Prices(
+    FULL_PLAN,
+    Path(CONFIG.results),
+    CONFIG.device,
+    CONFIG.micro_batch_size,
+    workflow.is_main_process,
+    CONFIG.max_runtime,
+)
 PRICED = f"{PLAN.name}{PART}/plan.html"
 # What is loaded by now stays; without it in every later garbage collection a dry run takes a sixth less time.
 gc.freeze()
@@ -182,9 +189,27 @@ def check_disk(jobs):
         )
 
 
+def check_retries(jobs):
+    """Refuse to start a job that the cluster's longest time and the profile's retries do not let finish.
+
+    Raises:
+        WorkflowError: says how many retries it takes.
+    """
+    outputs = {path.removeprefix(f"{CONFIG.results}/") for job in jobs for path in map(str, job.output)}
+    longest = max((PRICES.attempts(spec) for output, spec in SPECS.items() if output in outputs), default=1)
+    retries = workflow.execution_settings.retries
+    if longest > 1 + retries:
+        raise WorkflowError(
+            f"config.yaml: max_runtime: the longest job needs about {longest} times {CONFIG.max_runtime} minutes, and "
+            f"is tried {1 + retries} times; give --retries {longest + 1}, or set it in the profile"
+        )
+
+
 onstart:
     if CONFIG.check_disk and workflow.is_main_process:
         check_disk(workflow.dag.needrun_jobs())
+    if workflow.is_main_process and not workflow.local_exec:
+        check_retries(workflow.dag.needrun_jobs())
     if workflow.is_main_process and workflow.executor_plugin.name == "slurm":
         from sft_atlas.cluster.guard import GuardError, guard
         from sft_atlas.cluster.queue import QueueError

@@ -13,7 +13,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-COPIED = ("Snakefile", "config.yaml", "pyproject.toml", "rules", "workflow", "envs", "studies", "tests", "profiles", "slurm")
+COPIED = (
+    "Snakefile",
+    "config.yaml",
+    "pyproject.toml",
+    "rules",
+    "workflow",
+    "envs",
+    "studies",
+    "tests",
+    "profiles",
+    "slurm",
+)
 # Snakemake's own settings of whoever runs the tests must not change what is planned.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("SNAKEMAKE_", "SFT_ATLAS_"))}
 

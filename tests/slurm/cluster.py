@@ -194,7 +194,9 @@ class Cluster:
                 variables = (folder / "environ").read_bytes().split(b"\0")
                 ours = f"SLURM_CONF={self.configuration}".encode() in variables
                 here = f"SLURMD_NODENAME={node}".encode() in variables
-                step = words.startswith(b"slurmstepd") and any(v == f"SLURMD_NODENAME={node}".encode() for v in variables)
+                step = words.startswith(b"slurmstepd") and any(
+                    v == f"SLURMD_NODENAME={node}".encode() for v in variables
+                )
                 if here or (ours and step):
                     os.kill(int(folder.name), signal.SIGKILL)
 

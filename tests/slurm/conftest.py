@@ -79,7 +79,12 @@ class Project:
     def environment(self) -> dict[str, str]:
         """What calls and their jobs see."""
         path = os.pathsep.join([str(HERE / "hooks"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return {**ENVIRONMENT, "PATH": self.cluster.environment["PATH"], "PYTHONPATH": path, "ATLAS_NOTES": str(self.notes)}
+        return {
+            **ENVIRONMENT,
+            "PATH": self.cluster.environment["PATH"],
+            "PYTHONPATH": path,
+            "ATLAS_NOTES": str(self.notes),
+        }
 
     def command(self, *arguments: str) -> str:
         """What an `sft-atlas` subcommand prints, with its errors."""

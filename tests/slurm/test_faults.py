@@ -164,7 +164,9 @@ def test_a_full_disk_on_one_node_simulated_by_failing_writes_is_avoided(project:
     project.release()
     assert project.finish(call) == 0
     numbers = project.started()[RUNS:]
-    assert numbers and all(project.cluster.ask("squeue", "-h", "-t", "all", "-j", n, "-o", "%N") != node for n in numbers)
+    assert numbers and all(
+        project.cluster.ask("squeue", "-h", "-t", "all", "-j", n, "-o", "%N") != node for n in numbers
+    )
     assert scientific(project.folder / "results/runs") == scientific(project.undisturbed / "results/runs")
 
 

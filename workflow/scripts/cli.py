@@ -4,7 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from sft_atlas.cluster.efficiency import efficiency_lines
+from sft_atlas.cluster.queue import QueueError
+from sft_atlas.cluster.recover import recover_lines
+from sft_atlas.cluster.status import status_lines
+from sft_atlas.price.prices import Prices
 from sft_atlas.study.load import StudyError, load_config, read_yaml, study_path
+from sft_atlas.study.model import Config
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 from sft_atlas.why import Reasons
@@ -19,14 +25,33 @@ def main(arguments: list[str] | None = None) -> int:
     why = commands.add_parser("why", help="say why a result would be made again, down to the field that changed")
     why.add_argument("target", help="a path below the results folder, or one of all, collect, analyse, report")
     why.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    status = commands.add_parser("status", help="say where a study stands: what is done, runs, waits, failed and why")
+    status.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    used = commands.add_parser("efficiency", help="compare what jobs asked for with what they used, by stage")
+    used.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    recover = commands.add_parser("recover", help="show what a killed run has left in SLURM, and remove its lock")
+    recover.add_argument("--study", help="not needed: all studies of a folder share its jobs")
+    recover.add_argument("--cancel", action="store_true", help="cancel its jobs and wait for their end")
+    recover.add_argument("--wait", action="store_true", help="wait for the end of its jobs")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "recover":
+            print("\n".join(recover_lines(Path(), options.cancel, options.wait)))
+            return 0
+        if options.command in ("status", "efficiency"):
+            config, plan = configured(options.study)
+            prices = Prices(
+                plan, Path(config.results), config.device, config.micro_batch_size, max_runtime=config.max_runtime
+            )
+            answer = status_lines if options.command == "status" else efficiency_lines
+            print("\n".join(answer(plan, prices)))
+            return 0
         results, plan = planned(options.study)
         if options.command == "why":
             lines = Reasons(plan, Path(results)).explain(options.target)
         else:
             lines = cell_lines(plan, Path(results))
-    except StudyError as error:
+    except (StudyError, QueueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("\n".join(lines))
@@ -39,10 +64,20 @@ def planned(study: str | None, folder: Path = Path()) -> tuple[str, Plan]:
     Raises:
         StudyError: config.yaml or the study file cannot be used.
     """
+    config, plan = configured(study, folder)
+    return config.results, plan
+
+
+def configured(study: str | None, folder: Path = Path()) -> tuple[Config, Plan]:
+    """The configuration and the plan of a study, read as the workflow reads them.
+
+    Raises:
+        StudyError: config.yaml or the study file cannot be used.
+    """
     declared = read_yaml(folder / "config.yaml") or {}
     config = load_config(declared | ({"study": study} if study else {}))
     path = study_path(config, folder)
-    return config.results, plan_study(path, folder).narrowed(config.only)
+    return config, plan_study(path, folder).narrowed(config.only)
 
 
 def cell_lines(plan: Plan, results: Path) -> list[str]:

@@ -24,7 +24,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sft_atlas.cluster.queue import Job, QueueError, cancel, jobs_of, name_of
+from sft_atlas.cluster import journal
+from sft_atlas.cluster.journal import Attempt
+from sft_atlas.cluster.queue import ENDED, Job, QueueError, cancel, jobs_of, name_of, seconds
 
 PLUGIN, VERSION = "snakemake-executor-plugin-slurm", "2.8.0"
 # states that SLURM may still turn into a requeued job, and no state at all
@@ -149,6 +151,7 @@ class Guard:
                 avoided, job.resources.slurm_extra = "", usual
                 continue
             if NEVER.search(reason) or time.monotonic() > give_up:
+                journal.write([attempt(job, number="", state="REFUSED", reason=reason)])
                 self.report_error(*self.refusal.call)
                 break
             self.say(f"{reason} It is tried again every {self.pause:.0f} s.")
@@ -194,42 +197,55 @@ class Guard:
         between = self.executor.next_seconds_between_status_checks
         self.executor.next_seconds_between_status_checks = min(between, MOST_BETWEEN * self.interval)
         # what sacct says of a job without a node is no node to avoid
-        self.executor._failed_nodes.difference_update(
-            [node for node in self.executor._failed_nodes if " " in node]
-        )
+        self.executor._failed_nodes.difference_update([node for node in self.executor._failed_nodes if " " in node])
 
     async def query(self, command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
         """The states of all jobs, with a verdict where SLURM gives none."""
-        states, seconds = await self.states(command, logger)
+        states, duration = await self.states(command, logger)
         if states is None:
             return None, None
         self.answered = True
         states = {number: state.partition(" ")[0] for number, state in states.items()}
         now = time.monotonic()
+        ended = []
         for info in self.active:
             number = info.external_jobid
             state = states.get(number, "")
             if state not in DOUBTFUL:
                 self.doubtful_since.pop(number, None)
-                if state in ("FAILED", "BOOT_FAIL"):
-                    await self._avoid(info)
             elif now - self.doubtful_since.setdefault(number, now) >= self.grace:
                 done = not state and all(Path(output).exists() for output in info.job.output)
                 states[number] = "COMPLETED" if done else "CANCELLED"
-                if state == "NODE_FAIL":
-                    await self._avoid(info)
                 known = state.lower() or "not known to SLURM any more"
                 self.say(f"SLURM job {number} is {known}: {'its outputs are there' if done else 'given up'}")
             elif state == "NODE_FAIL":
                 # the plugin would give it up, or wait for ever; SLURM may be about to requeue it
                 states[number] = "PENDING"
-        return states, seconds
+            # a preempted job may come back; it has ended only with the verdict above
+            if states.get(number) in ENDED and states[number] != "PREEMPTED":
+                ended.append((info, state or "LOST"))
+        if ended:
+            await self._note(ended)
+        return states, duration
 
-    async def _avoid(self, info: Any) -> None:
-        """Have the next attempt of a job run elsewhere."""
+    async def _note(self, ended: list[tuple[Any, str]]) -> None:
+        """Write attempts that have ended into the journal; the next one at a job that failed runs on another node."""
         try:
-            jobs = await asyncio.to_thread(jobs_of, self.name)
+            known = {job.number: job for job in await asyncio.to_thread(jobs_of, self.name)}
         except QueueError:
-            return
-        nodes = [job.node for job in jobs if job.number == info.external_jobid and job.node.isascii() and job.node]
-        self.avoided.setdefault(str(info.job.output), []).extend(nodes)
+            known = {}
+        attempts = []
+        for info, state in ended:
+            found = known.get(info.external_jobid)
+            if found and found.node and state in ("FAILED", "BOOT_FAIL", "NODE_FAIL"):
+                self.avoided.setdefault(str(info.job.output), []).append(found.node)
+            facts = {"node": found.node, "elapsed": seconds(found.elapsed), "reason": found.reason} if found else {}
+            attempts.append(attempt(info.job, number=info.external_jobid, state=state, **facts))
+        journal.write(attempts)
+
+
+def attempt(job: Any, **facts: Any) -> Attempt:
+    """An attempt at a job, with what it has asked for."""
+    asked = {name: int(job.resources.get(name) or 0) for name in ("mem_mb", "runtime", "gpu")}
+    places = {"output": str(job.output[0]), "rule": job.name, "threads": job.threads, "attempt": job.attempt}
+    return Attempt(**places, **asked, ended=time.time(), **facts)

@@ -69,6 +69,18 @@ def cancel(jobs: list[Job]) -> None:
         ask("scancel", *(job.number for job in jobs))
 
 
+def seconds(elapsed: str) -> float:
+    """`1-02:03:04`, `02:03:04` or `03:04` in seconds; 0 for what is none of them."""
+    days, _, clock = elapsed.rpartition("-")
+    try:
+        total = 0.0
+        for part in clock.split(":"):
+            total = 60 * total + float(part)
+        return total + 86400 * int(days or 0)
+    except ValueError:
+        return 0.0
+
+
 def ask(*command: str) -> str:
     """What a SLURM command prints.
 

@@ -1,4 +1,4 @@
-"""Which calls of Snakemake work in a project's folder, so that a lock that a killed one left behind is told from a real one.
+"""Which runs of Snakemake are at work in a project's folder: a lock that a killed one left is told from a real one.
 
 Every real run leaves a file with its host, process and start, and touches it twice a minute. A run is alive if its
 process is there (same host) or if its file is fresh (another host). Snakemake's own lock says nothing of its owner, and

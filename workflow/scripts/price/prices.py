@@ -35,6 +35,8 @@ RECORDS = 64
 # Room above the prediction: padding, samples and machines differ, and a job stopped for time has to start again.
 TIME_ROOM, MEMORY_ROOM = 2.0, 1.25
 LEAST_MINUTES, MEMORY_STEP = 10, 500
+# A job is told to save so long before its end (profiles/slurm/config.yaml), and starts with imports and loading.
+SAVING_MINUTES = 10
 Resource = Literal["gpu", "mem_mb", "runtime", "threads"]
 
 
@@ -51,10 +53,16 @@ class Prices:
     """Prices by job, each worked out when it is first asked for."""
 
     def __init__(
-        self, plan: Plan, results: Path, device: str = "auto", micro_batch: int | None = None, corrected: bool = True
+        self,
+        plan: Plan,
+        results: Path,
+        device: str = "auto",
+        micro_batch: int | None = None,
+        corrected: bool = True,
+        max_runtime: int | None = None,
     ) -> None:
         self.plan, self.results, self.device, self.micro_batch = plan, results, device, micro_batch
-        self.corrected = corrected
+        self.corrected, self.max_runtime = corrected, max_runtime
         self._costs: dict[str, Cost] = {}
         self._models: dict[str, ModelSize] = {}
         self._sizes: dict[str, SampleSize] = {}
@@ -71,7 +79,11 @@ class Prices:
         return self._costs[spec.output]
 
     def resource(self, spec: Spec, name: Resource, attempt: int = 1) -> int:
-        """What a job asks the queue for; memory and time grow with each attempt by what was asked for at first."""
+        """What a job asks the queue for; memory and time grow with each attempt by what was asked for at first.
+
+        No job asks for more time than the site grants (`max_runtime`): it saves its state before the end, and the next
+        attempt goes on from there.
+        """
         cost = self.of(spec)
         if name == "gpu":
             return cost.gpus
@@ -79,7 +91,14 @@ class Prices:
             return cost.threads
         if name == "mem_mb":
             return math.ceil(cost.mem_mb * MEMORY_ROOM / MEMORY_STEP) * MEMORY_STEP * attempt
-        return max(LEAST_MINUTES, math.ceil(cost.seconds * TIME_ROOM / 60)) * attempt
+        minutes = max(LEAST_MINUTES, math.ceil(cost.seconds * TIME_ROOM / 60)) * attempt
+        return min(minutes, self.max_runtime or minutes)
+
+    def attempts(self, spec: Spec) -> int:
+        """How many times the longest time that the site grants a job needs, a few minutes of each for saving."""
+        if not self.max_runtime:
+            return 1
+        return math.ceil(self.of(spec).seconds / 60 / max(1, self.max_runtime - SAVING_MINUTES))
 
     def largest(self, stage: str, name: Resource, attempt: int = 1) -> int:
         """The most that any planned job of a stage asks for: for a job that an earlier version of the study planned."""

@@ -407,6 +407,12 @@ class Config(BaseModel):
     gpu_memory_gb: float = Field(
         default=141, gt=0, le=10_000, description="Memory of one GPU; the plan names the jobs that need more."
     )
+    max_runtime: int | None = Field(
+        default=None,
+        ge=30,
+        le=1_000_000,
+        description="Minutes of the longest job that the cluster grants; longer ones go on in their next attempt.",
+    )
     check_disk: bool = Field(default=True, description="Refuse to start a run that writes more than the disk holds.")
     only: str = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")
     share_imports: bool = Field(
