@@ -148,9 +148,9 @@ class Project:
 
 
 def scientific(folder: Path) -> dict[str, bytes]:
-    """Every file but records of time and host, by path."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".record.json")]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    """Every file but records of time and host and who trained, by path."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "lease" not in path.parts]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if ".record." not in path.name}
 
 
 @pytest.fixture

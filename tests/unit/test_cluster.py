@@ -1,0 +1,195 @@
+"""Running on a cluster, as far as files tell: sessions, the journal, states, asked against used."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from sft_atlas.cluster import journal, session
+from sft_atlas.cluster.efficiency import efficiency_lines
+from sft_atlas.cluster.guard import NEVER
+from sft_atlas.cluster.journal import Attempt
+from sft_atlas.cluster.queue import name_of, seconds
+from sft_atlas.cluster.status import status_lines
+from sft_atlas.price.prices import Prices
+from sft_atlas.study.plan import Plan, Spec
+from sft_atlas.study.table import plan_study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return plan_study(ROOT / "tests/studies/trimmed.yaml", ROOT)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder, on a machine without SLURM."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines(plan: Plan, folder: Path) -> str:
+    return "\n".join(status_lines(plan, Prices(plan, Path("results")), folder))
+
+
+def row(text: str, stage: str) -> list[str]:
+    return next(line.split() for line in text.splitlines() if line.startswith(stage))[1:]
+
+
+def make(folder: Path, spec: Spec, **record: object) -> None:
+    output = folder / "results" / spec.output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("{}")
+    usual = {
+        "wall_seconds": 90.0,
+        "peak_memory_mb": 700.0,
+        "cpu_seconds": 60.0,
+        "import_cpu_seconds": 6.0,
+        "device": "cpu",
+    }
+    frozen = folder / "results" / spec.file
+    frozen.with_name(frozen.name.replace(".spec.json", ".record.json")).write_text(json.dumps(usual | record))
+
+
+def entered(folder: Path, **changes: object) -> Path:
+    place = folder / session.FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / "run-test.json"
+    own = {
+        "host": session.platform.node(),
+        "process": os.getpid(),
+        "began": session._began(os.getpid()),
+        "time": time.time(),
+    }
+    path.write_text(json.dumps(own | changes))
+    return path
+
+
+def test_jobs_are_named_after_the_folder_however_it_is_spelt(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "link").symlink_to("project")
+    assert name_of(tmp_path / "project") == name_of(tmp_path / "link")
+    assert name_of(tmp_path / "project") != name_of(tmp_path)
+
+
+def test_elapsed_time() -> None:
+    assert [seconds(text) for text in ("1-02:03:04", "02:03:04", "03:04", "UNLIMITED", "")] == [93784, 7384, 184, 0, 0]
+
+
+def test_a_run_on_this_host_lives_as_long_as_its_process(folder: Path) -> None:
+    path = entered(folder)
+    assert session.found(folder) == ([path], [])
+    # the number was given to another process since
+    path = entered(folder, began="boot/1")
+    assert session.found(folder) == ([], [path])
+
+
+def test_a_run_on_another_host_lives_as_long_as_its_file_is_touched(folder: Path) -> None:
+    path = entered(folder, host="login2", process=1)
+    assert session.found(folder) == ([path], [])
+    old = time.time() - session.SILENT_SECONDS - 10
+    os.utime(path, (old, old))
+    assert session.found(folder) == ([], [path])
+
+
+def test_the_lock_of_a_dead_run_is_removed_and_that_of_a_living_one_stays(folder: Path) -> None:
+    said: list[str] = []
+    lock = folder / session.LOCKS / "0.output.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    # nobody knows whose lock this is
+    session.begin(said.append)
+    assert lock.exists() and not said
+    for path in (folder / session.FOLDER).glob("run-*"):
+        path.unlink()
+    entered(folder)
+    session.begin(said.append)
+    assert lock.exists() and "another run is at work" in said[0]
+    for path in (folder / session.FOLDER).glob("run-*"):
+        path.unlink()
+    entered(folder, began="boot/1")
+    session.begin(said.append)
+    assert not lock.exists() and "is removed" in said[-1]
+
+
+def test_a_cut_line_of_the_journal_is_left_out(folder: Path) -> None:
+    journal.write([Attempt("a", "train_run", "1", "TIMEOUT")], folder)
+    with (folder / journal.FILE).open("a") as file:
+        file.write('{"output": "b", "ru')
+    assert [attempt.output for attempt in journal.read(folder)] == ["a"]
+
+
+def test_status_without_slurm_tells_what_files_say(plan: Plan, folder: Path) -> None:
+    first, second, third, *rest = plan.train.values()
+    make(folder, first)
+    journal.write(
+        [Attempt(f"results/{second.output}", "train_run", "17", "OUT_OF_MEMORY", node="n3", gpu=1, elapsed=7200)]
+    )
+    log = folder / "logs/train/x/y/z" / f"{third.hash}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("step 1\nerror: no such base\n")
+    text = lines(plan, folder)
+    assert "no Snakemake is at work in this folder" in text and "without SLURM: squeue" in text
+    # done, running, pending, failed, waiting, GPU-hours
+    assert row(text, "train")[:6] == ["1", "0", "0", "2", str(len(rest)), "2.0"]
+    assert f"results/{second.output}: OOM (SLURM job 17 on n3)" in text
+    assert f"results/{third.output}: error: error: no such base" in text and str(log) in text
+
+
+def test_status_tells_how_far_a_local_run_is(plan: Plan, folder: Path) -> None:
+    spec = next(iter(plan.train.values()))
+    entered(folder)
+    log = folder / "logs/train/x/y/z" / f"{spec.hash}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("step 1\n")
+    progress = folder / "results" / spec.output.replace("train-", "progress-")
+    progress.parent.mkdir(parents=True)
+    told = {
+        "step": 120,
+        "max_steps": 900,
+        "tokens_per_second": 3400.4,
+        "loss": 1.2345,
+        "seconds_left": 720,
+        "written": time.time(),
+    }
+    progress.write_text(json.dumps(told))
+    text = lines(plan, folder)
+    assert row(text, "train")[1] == "1"
+    assert f"{spec.output}  step 120 of 900, loss 1.234, 3,400 tokens/s, 12 minutes left" in text
+    progress.write_text('{"step": ')
+    assert row(lines(plan, folder), "train")[1] == "1"
+
+
+def test_efficiency_compares_what_was_asked_with_what_was_used(plan: Plan, folder: Path) -> None:
+    prices = Prices(plan, Path("results"))
+    assert efficiency_lines(plan, prices, folder) == ["no job of this study has finished here yet"]
+    first, second, *_ = plan.train.values()
+    make(folder, first, wall_seconds=600.0, peak_memory_mb=3000.0, cpu_seconds=1100.0, import_cpu_seconds=100.0)
+    make(folder, second, wall_seconds=1200.0, peak_memory_mb=2000.0, cpu_seconds=2300.0, import_cpu_seconds=100.0)
+    asked = {"threads": 4, "mem_mb": 6000, "runtime": 60, "gpu": 1, "elapsed": 1800.0}
+    outputs = [f"results/{spec.output}" for spec in (first, second)]
+    journal.write([Attempt(outputs[0], "train_run", "1", "TIMEOUT", **asked)])  # type: ignore[arg-type]
+    journal.write([Attempt(output, "train_run", "2", "COMPLETED", **asked) for output in outputs])  # type: ignore[arg-type]
+    found = row("\n".join(efficiency_lines(plan, Prices(plan, Path("results")), folder)), "train")
+    assert found == ["2", "60", "15.0", "25%", "6000", "3000", "50%", "4", "2.0", "1.5", "3"]
+
+
+@pytest.mark.parametrize(
+    ("message", "never"),
+    [
+        ("sbatch: error: invalid partition specified: none", True),
+        ("Batch job submission failed: Requested node configuration is not available", True),
+        ("Batch job submission failed: Invalid account or account/partition combination specified", True),
+        ("Batch job submission failed: Required partition not available (inactive or drain)", False),
+        ("Batch job submission failed: Socket timed out on send/recv operation", False),
+        ("Batch job submission failed: Job violates accounting/QOS policy (job submit limit)", False),
+        ("Unable to contact slurm controller (connect failure)", False),
+    ],
+)
+def test_what_sbatch_will_never_take_is_told_from_what_may_pass(message: str, never: bool) -> None:
+    assert bool(NEVER.search(message)) is never
