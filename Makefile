@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: study test test-slow lint format schemas clean
+.PHONY: study test test-slow test-slurm lint format schemas clean
 
 study: $(INSTALLED)
 	@snakemake --profile profiles/local --config study=micro
@@ -16,6 +16,11 @@ study: $(INSTALLED)
 
 test: $(INSTALLED) lint
 	python -m pytest --numprocesses 2 --dist loadfile
+
+# on a private SLURM that these tests start on this machine, and stop
+test-slurm: $(INSTALLED)
+	tests/slurm/install
+	python -m pytest tests/slurm -m "slurm and not slow" -rs --durations=0
 
 test-slow: $(INSTALLED)
 	python -m pytest -m slow

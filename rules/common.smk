@@ -33,6 +33,8 @@ except StudyError as error:
 os.environ.update(
     SFT_ATLAS_DEVICE=CONFIG.device,
     SFT_ATLAS_MICRO_BATCH=str(CONFIG.micro_batch_size or ""),
+    SFT_ATLAS_SCRATCH=CONFIG.scratch or "",
+    SFT_ATLAS_LOCAL_MODELS=str(int(CONFIG.local_models)),
     HF_HUB_DISABLE_TELEMETRY="1",
     TOKENIZERS_PARALLELISM="false",
 )

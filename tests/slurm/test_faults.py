@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.slurm.conftest import RUNS, Project, scientific
+from tests.slurm.conftest import RUNS, Project
 
 # a job of the same size in a better partition takes the whole node
 INTRUDER = ("sbatch", "--partition=cpu", "--exclusive", "--time=1", "--wrap=sleep 6")
@@ -167,7 +167,7 @@ def test_a_full_disk_on_one_node_simulated_by_failing_writes_is_avoided(project:
     assert numbers and all(
         project.cluster.ask("squeue", "-h", "-t", "all", "-j", n, "-o", "%N") != node for n in numbers
     )
-    assert scientific(project.folder / "results/runs") == scientific(project.undisturbed / "results/runs")
+    project.assert_same()
 
 
 def test_an_output_that_appears_late_simulated_by_a_delayed_rename_is_waited_for(project: Project) -> None:

@@ -63,7 +63,7 @@ def entered(folder: Path, **changes: object) -> Path:
     own = {
         "host": session.platform.node(),
         "process": os.getpid(),
-        "began": session._began(os.getpid()),
+        "began": session.began(os.getpid()),
         "time": time.time(),
     }
     path.write_text(json.dumps(own | changes))

@@ -10,6 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from sft_atlas.local_models import local_model
+
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -32,7 +34,8 @@ def prepare(threads: int) -> torch.device:
 
 def load_model(folder: Path, precision: str, device: torch.device) -> PreTrainedModel:
     """A causal language model from a local folder of safetensors; no network, no pickle, no code of the model's own."""
+    place = local_model(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=TYPES[precision], local_files_only=True, use_safetensors=True, trust_remote_code=False
+        place, dtype=TYPES[precision], local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
     return model.to(device)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import cpu_seconds, read_json, write_json
+from sft_atlas.scratch import own_scratch
 from sft_atlas.stopping import StoppedError
 from sft_atlas.study.identity import spec_file, spec_hash
 
@@ -102,7 +103,12 @@ def main(arguments: list[str] | None = None) -> int:
         from sft_atlas import worker
 
         return worker.request(Path(socket), path)
-    return guarded(path)
+    try:
+        with own_scratch():
+            return guarded(path)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def guarded(path: Path) -> int:

@@ -151,6 +151,8 @@ class Guard:
                 avoided, job.resources.slurm_extra = "", usual
                 continue
             if NEVER.search(reason) or time.monotonic() > give_up:
+                # with --quiet rules nobody else says it
+                self.say(reason)
                 journal.write([attempt(job, number="", state="REFUSED", reason=reason)])
                 self.report_error(*self.refusal.call)
                 break

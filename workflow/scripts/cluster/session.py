@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sft_atlas.training.lease import machine, process_start
+
 FOLDER = Path(".snakemake/sft-atlas")
 LOCKS = Path(".snakemake/locks")
 BEAT_SECONDS = 30.0
@@ -37,7 +39,7 @@ def begin(say: Callable[[str], None] = print) -> None:
     for path in dead:
         path.unlink(missing_ok=True)
     own = FOLDER / f"run-{platform.node()}-{os.getpid()}.json"
-    content = {"host": platform.node(), "process": os.getpid(), "began": _began(os.getpid()), "time": time.time()}
+    content = {"host": platform.node(), "process": os.getpid(), "began": began(os.getpid()), "time": time.time()}
     own.write_text(json.dumps(content) + "\n", encoding="utf-8")
     threading.Thread(target=_beat, args=(own,), daemon=True).start()
     atexit.register(_end, own, os.getpid())
@@ -64,7 +66,7 @@ def _alive(path: Path, now: float) -> bool:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["host"] == platform.node():
-            return bool(content["began"]) and _began(content["process"]) == content["began"]
+            return bool(content["began"]) and began(content["process"]) == content["began"]
         return now - path.stat().st_mtime < SILENT_SECONDS
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -82,7 +84,7 @@ def _now(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _began(process: int) -> str:
+def began(process: int) -> str:
     """Which start of the host and when after it a process began; empty if it is gone."""
     if not Path("/proc/self").exists():
         try:
@@ -90,12 +92,8 @@ def _began(process: int) -> str:
         except OSError:
             return ""
         return "running"
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else f"{boot}/{fields[19]}"
+    start = process_start(process)
+    return f"{machine()} {start}" if start else ""
 
 
 def _beat(path: Path) -> None:

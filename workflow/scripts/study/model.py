@@ -407,6 +407,12 @@ class Config(BaseModel):
     gpu_memory_gb: float = Field(
         default=141, gt=0, le=10_000, description="Memory of one GPU; the plan names the jobs that need more."
     )
+    scratch: str | None = Field(
+        default=None, description="A node's own disk for temporary files and caches; its variables are the node's."
+    )
+    local_models: bool = Field(
+        default=False, description="With `scratch`: copy a base there once per node, for jobs to load it from."
+    )
     max_runtime: int | None = Field(
         default=None,
         ge=30,

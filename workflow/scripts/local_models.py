@@ -1,0 +1,40 @@
+"""A base that many jobs read is copied to a node's own disk once, where the site wants it (`local_models: true`)."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from sft_atlas.files import free_bytes
+
+
+def local_model(folder: Path) -> Path:
+    """A base's model on the node's disk, copied there by the first job that asks; the shared one where it has no room.
+
+    Only bases are copied (`bases/NAME-ID/model`): a fine-tuned checkpoint is read once or twice.
+    """
+    place = node_disk()
+    if place is None or os.environ.get("SFT_ATLAS_LOCAL_MODELS") != "1" or folder.parent.parent.name != "bases":
+        return folder
+    models = place / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    target = models / folder.parent.name
+    with (models / f".{target.name}.lock").open("w") as lock:
+        # the disk is this node's own, where locks work
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return target
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        if size * 1.1 > free_bytes(models):
+            return folder
+        copying = models / f".{target.name}.copying"
+        shutil.rmtree(copying, ignore_errors=True)
+        shutil.copytree(folder, copying)
+        copying.replace(target)
+    return target
+
+
+def node_disk() -> Path | None:
+    """Where config.yaml puts what belongs to a node (`scratch`), or None."""
+    configured = os.environ.get("SFT_ATLAS_SCRATCH")
+    return Path(os.path.expandvars(configured)) / "sft-atlas" if configured else None
