@@ -31,6 +31,8 @@ except StudyError as error:
 os.environ.update(
     SFT_ATLAS_DEVICE=CONFIG.device,
     SFT_ATLAS_MICRO_BATCH=str(CONFIG.micro_batch_size or ""),
+    SFT_ATLAS_SAVE_MINUTES=str(CONFIG.save_minutes),
+    SFT_ATLAS_KEEP_STATE=str(int(CONFIG.keep_state)),
     HF_HUB_DISABLE_TELEMETRY="1",
     TOKENIZERS_PARALLELISM="false",
 )
@@ -48,7 +50,14 @@ STUDY_SPECS = PLAN.study_specs(place=PART)
 PARTIAL_SPECS = PLAN.study_specs(lambda path: Path(in_results(path)).exists(), "-partial")
 SPECS = FULL_PLAN.specs | {spec.output: spec for spec in [*PARTIAL_SPECS.values(), *STUDY_SPECS.values()]}
 # Prices are worked out when asked for; only the process that queues jobs asks finished ones what they took.
-PRICES = Prices(FULL_PLAN, Path(CONFIG.results), CONFIG.device, CONFIG.micro_batch_size, workflow.is_main_process)
+PRICES = Prices(
+    FULL_PLAN,
+    Path(CONFIG.results),
+    CONFIG.device,
+    CONFIG.micro_batch_size,
+    workflow.is_main_process,
+    CONFIG.gpu_memory_gb,
+)
 PRICED = f"{PLAN.name}{PART}/plan.html"
 # What is loaded by now stays; without it in every later garbage collection a dry run takes a sixth less time.
 gc.freeze()
