@@ -35,6 +35,8 @@ os.environ.update(
     SFT_ATLAS_MICRO_BATCH=str(CONFIG.micro_batch_size or ""),
     SFT_ATLAS_SCRATCH=CONFIG.scratch or "",
     SFT_ATLAS_LOCAL_MODELS=str(int(CONFIG.local_models)),
+    SFT_ATLAS_SAVE_MINUTES=str(CONFIG.save_minutes),
+    SFT_ATLAS_KEEP_STATE=str(int(CONFIG.keep_state)),
     HF_HUB_DISABLE_TELEMETRY="1",
     TOKENIZERS_PARALLELISM="false",
 )
@@ -58,6 +60,7 @@ PRICES = Prices(
     CONFIG.device,
     CONFIG.micro_batch_size,
     workflow.is_main_process,
+    CONFIG.gpu_memory_gb,
     CONFIG.max_runtime,
 )
 PRICED = f"{PLAN.name}{PART}/plan.html"

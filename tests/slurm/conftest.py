@@ -119,6 +119,10 @@ class Project:
         """SLURM's numbers of the training jobs that have begun, in order."""
         return [number for what, number, spec in self._notes() if what == "start" and "/train-" in spec]
 
+    def visible(self) -> list[str]:
+        """The GPUs that each training job which has begun sees, as `NUMBER=GPUS`."""
+        return (self.notes / "gpus").read_text().split()
+
     def running(self, count: int = RUNS) -> Callable[[], object]:
         """A condition: so many training jobs have begun."""
         return lambda: len(self.started()) >= count

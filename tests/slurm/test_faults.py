@@ -15,6 +15,23 @@ def test_an_undisturbed_run(project: Project) -> None:
     project.assert_whole()
 
 
+@pytest.mark.parametrize("site", ["gpus", "gres"])
+def test_a_job_gets_its_gpus_however_the_site_calls_them(project: Project, site: str) -> None:
+    named = ["train_run:gres='gpu:fake:1'"] if site == "gres" else []
+    project.hold()
+    # the embedded models ask for none, so this test does; `plan` is no job of SLURM's
+    call = project.snakemake("--set-resources", "train_run:gpu=1", "train_run:slurm_partition='gpu'", *named)
+    project.until(project.running(), "both runs")
+    for number in project.started():
+        shown = project.cluster.ask("scontrol", "show", "job", number)
+        assert ("TresPerNode=gres:gpu:fake:1" if site == "gres" else "TresPerJob=gres:gpu:1") in shown
+    visible = [line.split("=")[1] for line in project.visible()]
+    assert sorted(visible) == ["0", "1"]
+    project.release()
+    assert project.finish(call) == 0
+    project.assert_whole()
+
+
 def test_a_cancelled_job_is_tried_again(project: Project) -> None:
     project.hold()
     call = project.snakemake()

@@ -9,7 +9,7 @@ import pytest
 
 from sft_atlas.cluster import journal, session
 from sft_atlas.cluster.efficiency import efficiency_lines
-from sft_atlas.cluster.guard import NEVER
+from sft_atlas.cluster.guard import NEVER, gres
 from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import name_of, seconds
 from sft_atlas.cluster.status import status_lines
@@ -193,3 +193,12 @@ def test_efficiency_compares_what_was_asked_with_what_was_used(plan: Plan, folde
 )
 def test_what_sbatch_will_never_take_is_told_from_what_may_pass(message: str, never: bool) -> None:
     assert bool(NEVER.search(message)) is never
+
+
+def test_gpus_take_the_name_that_a_site_gives_them() -> None:
+    assert [gres(name, 2) for name in ("gpu:1", "gpu", "gpu:a100:1", "gpu:a100")] == [
+        "gpu:2",
+        "gpu:2",
+        *["gpu:a100:2"] * 2,
+    ]
+    assert gres("gpu:1", 0) == ""

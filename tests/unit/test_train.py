@@ -45,6 +45,7 @@ def place_tokens(root: Path, tokenizer: PreTrainedTokenizerBase, rows: int = 20)
 def train_spec(base: str, tokens: str, kept: list[int], seed: int = 0, **recipe: Any) -> dict[str, Any]:
     """The specification of a run on these tokens; without settings a full one with a constant learning rate."""
     defaults = {"method": "full", "learning_rate": 3e-3, "schedule": "constant", "batch_size": 8, "epochs": max(kept)}
+    defaults["precision"] = "fp32"
     identity = recipe_identity(Recipe.model_validate(defaults | {"max_length": 64} | recipe))
     settings = {"recipe": identity, "seed": seed, "threads": 1}
     run = digest(settings)
@@ -121,7 +122,9 @@ def test_a_recipe_becomes_trls_arguments(tmp_path: Path) -> None:
     assert (arguments.weight_decay, arguments.max_grad_norm, arguments.max_length) == (0.1, 0.5, 99)
     assert (arguments.seed, arguments.data_seed) == (3, 3)
     assert not arguments.packing
-    assert not arguments.bf16
+    assert arguments.bf16
+    assert not trainer_arguments(recipe(precision="fp32"), 0, 1, CPU, tmp_path, 1).bf16
+    assert not trainer_arguments(recipe(precision="pure_bf16"), 0, 1, CPU, tmp_path, 1).bf16
     assert arguments.use_cpu
     assert arguments.save_strategy == "no"
     assert arguments.report_to == []

@@ -40,9 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.command in ("status", "efficiency"):
             config, plan = configured(options.study)
-            prices = Prices(
-                plan, Path(config.results), config.device, config.micro_batch_size, max_runtime=config.max_runtime
-            )
+            places = (Path(config.results), config.device, config.micro_batch_size)
+            prices = Prices(plan, *places, gpu_memory_gb=config.gpu_memory_gb, max_runtime=config.max_runtime)
             answer = status_lines if options.command == "status" else efficiency_lines
             print("\n".join(answer(plan, prices)))
             return 0

@@ -93,13 +93,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one job by hand or from a rule; errors a user can mend are one line, others a traceback."""
     parser = argparse.ArgumentParser(prog="python -m sft_atlas.job", description=__doc__.splitlines()[0])
     parser.add_argument("spec", type=Path, help="the frozen specification, a file that ends in .spec.json")
-    path = parser.parse_args(arguments).spec
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs to train on, one process each (default: 1)")
+    asked = parser.parse_args(arguments)
+    path = asked.spec
     # only what comes from the hub may ask for it: compute nodes have no network, and a job must not depend on one
     fetches = path.exists() and "hub" in read_json(path)["identity"].get("source", {})
     if not fetches:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    if asked.gpus > 1:
+        os.environ["SFT_ATLAS_PROCESSES"] = str(asked.gpus)
     socket = os.environ.get("SFT_ATLAS_WORKER")
-    if socket and not fetches:
+    if socket and not fetches and asked.gpus == 1:
         from sft_atlas import worker
 
         return worker.request(Path(socket), path)

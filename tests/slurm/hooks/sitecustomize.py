@@ -37,6 +37,9 @@ def _delay() -> None:
 
 if "sft_atlas.job" in sys.orig_argv and os.environ.get("ATLAS_NOTES"):
     notes = Path(os.environ["ATLAS_NOTES"])
+    if "/train-" in sys.orig_argv[-1]:
+        with (notes / "gpus").open("a") as gpus:
+            gpus.write(f"{os.environ.get('SLURM_JOB_ID')}={os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
     _note("start")
     while (notes / "hold").exists():
         time.sleep(0.1)

@@ -9,6 +9,8 @@
 - A refused sbatch costs one of the job's attempts, and three of them take a second. Here it is tried again for hours,
   unless SLURM says that it will never take the job.
 - It polls every three minutes while nothing ends, and a chain of short jobs waits for it. Here every minute or so.
+- It wants GPUs as `gpu` or as `gres`, and the rules ask for `gpu`. Here a profile's `gres: gpu:a100:1` is what a GPU is
+  called: its number becomes that of the job's GPUs, and a job without any does not get it.
 - A job that failed on a node with a full disk is sent there again. Here the next attempt avoids the node.
 - After an interrupt it goes on submitting what had been queued for submission. Here it does not.
 
@@ -19,7 +21,8 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -141,7 +144,8 @@ class Guard:
             if avoided:
                 job.resources.slurm_extra = f"{usual} --exclude={avoided}".strip()
             self.refusal.message = None
-            self.submit(job)
+            with as_gres(job):
+                self.submit(job)
             message = self.refusal.message
             if message is None:
                 break
@@ -244,6 +248,25 @@ class Guard:
             facts = {"node": found.node, "elapsed": seconds(found.elapsed), "reason": found.reason} if found else {}
             attempts.append(attempt(info.job, number=info.external_jobid, state=state, **facts))
         journal.write(attempts)
+
+
+@contextmanager
+def as_gres(job: Any) -> Iterator[None]:
+    """While a job is submitted: its GPUs under the name that the profile gives them, if it gives one."""
+    asked, name = job.resources.get("gpu"), job.resources.get("gres")
+    if not name or asked is None:
+        yield
+        return
+    job.resources.gres, job.resources.gpu = gres(name, asked), 0
+    try:
+        yield
+    finally:
+        job.resources.gres, job.resources.gpu = name, asked
+
+
+def gres(name: str, gpus: int) -> str:
+    """`gpu:a100:1` for two GPUs is `gpu:a100:2`, and for none it is nothing."""
+    return f"{re.sub(r':[0-9]+$', '', name)}:{gpus}" if gpus else ""
 
 
 def attempt(job: Any, **facts: Any) -> Attempt:

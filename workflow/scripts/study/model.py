@@ -202,8 +202,13 @@ class Recipe(Strict):
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="AdamW's decoupled weight decay.")
     max_gradient_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     max_length: int = Field(default=2048, ge=8, description="Tokens of prompt and completion; longer rows are cut.")
-    precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="Compute type; weights and optimiser state are fp32 in both."
+    precision: Literal["fp32", "bf16", "pure_bf16"] = Field(
+        default="bf16",
+        description="fp32; bf16: computes in bf16 with weights and optimiser in fp32; pure_bf16: all of it in bf16, "
+        "which drops small updates.",
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        default="adamw", description="8-bit AdamW (GPU only) keeps two bytes a weight instead of eight."
     )
     lora: Lora | None = Field(default=None, description="Adapter settings (method lora only).")
 
@@ -401,11 +406,17 @@ class Config(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models run.")
     micro_batch_size: int | None = Field(
-        default=None, ge=1, description="Examples in memory at once while training; none: the recipe's batch."
+        default=None, ge=1, description="Examples in memory at once while training; none: what the memory holds."
+    )
+    save_minutes: float = Field(
+        default=30, ge=0, description="Minutes between two saves of a run's resumable state; 0: after every step."
+    )
+    keep_state: bool = Field(
+        default=False, description="Keep the state of finished runs, for longer constant schedules to go on from."
     )
     gpus: int = Field(default=8, ge=1, le=100_000, description="GPUs at a time, for the wall time in the plan.")
     gpu_memory_gb: float = Field(
-        default=141, gt=0, le=10_000, description="Memory of one GPU; the plan names the jobs that need more."
+        default=141, gt=0, le=10_000, description="Memory of one GPU; a run that needs more gets several."
     )
     scratch: str | None = Field(
         default=None, description="A node's own disk for temporary files and caches; its variables are the node's."

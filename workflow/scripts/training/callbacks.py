@@ -51,7 +51,10 @@ class EpochKeeper(TrainerCallback):
                 with whole(folder) as temporary:
                     save(self.trainer, weights, temporary, self.precision)
                     self.tokenizer.save_pretrained(temporary)
-                write_record(record, self.made_from, [folder], epoch=epoch, step=state.global_step)
+                trained = str(next(self.trainer.model.parameters()).dtype).removeprefix("torch.")
+                saved = "float32" if self.precision == "fp32" or weights_are_adapters(self.trainer) else "bfloat16"
+                facts = {"epoch": epoch, "step": state.global_step, "trained_in": trained, "saved_in": saved}
+                write_record(record, self.made_from, [folder], **facts)
         if epoch >= max(self.records):
             control.should_training_stop = True
         return control
@@ -96,7 +99,7 @@ class StateKeeper(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A state is one to go on from when all of it is on the disk."""
-        folder = Path(args.output_dir) / f"{PREFIX}{state.global_step}"
+        folder = Path(str(args.output_dir)) / f"{PREFIX}{state.global_step}"
         if state.is_world_process_zero and folder.exists():
             self.lease.check()
             complete(folder, self.made_from)
@@ -178,6 +181,11 @@ def full_weights(trainer: Trainer) -> dict[str, torch.Tensor] | None:
     if trainer.accelerator.num_processes == 1:
         return None
     return dict(trainer.accelerator.get_state_dict(trainer.model_wrapped))
+
+
+def weights_are_adapters(trainer: Trainer) -> bool:
+    """Whether only adapters are trained and saved."""
+    return isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
 
 
 def save(trainer: Trainer, weights: dict[str, torch.Tensor] | None, folder: Path, precision: str) -> None:

@@ -9,6 +9,7 @@ import polars as pl
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, set_seed
 
 from sft_atlas.device import load_model, prepare
@@ -18,8 +19,7 @@ from sft_atlas.training.callbacks import EpochKeeper, Reporter, StateKeeper
 from sft_atlas.training.lease import Lease
 from sft_atlas.training.memory import micro_batch_tokens
 from sft_atlas.training.sampler import StepSampler, splits_for
-from sft_atlas.training.state import newest_state
-from sft_atlas.training.trainer import Trainer, adapter_config, trainer_arguments
+from sft_atlas.training.trainer import Trainer, adapter_config, check_optimizer, shard_on_cpu, trainer_arguments
 
 LOG_SCHEMA = {
     "step": pl.Int64,
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Trained:
-    """How far training came: its log (schema `LOG_SCHEMA`, a row per step), the last step, and whether it is the end."""
+    """How far training came: its log (schema `LOG_SCHEMA`, a row per step), the last step, whether it is the end."""
 
     history: pl.DataFrame
     step: int
@@ -59,8 +59,10 @@ class Trained:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def fit(request: Request, lease: Lease, stop: StopRequest, splits: int | None = None) -> Trained:
-    """Train to the last of the epochs, keeping each; goes on from the last state of just this run.
+def fit(
+    request: Request, lease: Lease, stop: StopRequest, splits: int | None = None, state: Path | None = None
+) -> Trained:
+    """Train to the last of the epochs, keeping each, from a saved state or from the start.
 
     `splits` is the number of micro-batches in a step, or None for what suits the rows and the memory.
 
@@ -70,6 +72,7 @@ def fit(request: Request, lease: Lease, stop: StopRequest, splits: int | None = 
     """
     recipe, seed = request.settings["recipe"], request.settings["seed"]
     device = prepare(request.settings["threads"])
+    check_optimizer(recipe["optimizer"], device)
     processes, rank = int(os.environ.get("WORLD_SIZE") or 1), int(os.environ.get("RANK") or 0)
     tokenizer = load_tokenizer(request.base)
     if tokenizer.pad_token is None:
@@ -84,18 +87,18 @@ def fit(request: Request, lease: Lease, stop: StopRequest, splits: int | None = 
     splits = splits or _splits(batch, max(lengths), model, recipe, processes)
     splits = min(splits, max(1, batch // processes))
     sampler = StepSampler(lengths, batch, splits, seed, processes, rank)
-    made_from = request.made_from | {"processes": processes}
-    state = newest_state(request.states, made_from, min(request.records) * sampler.num_global_batches)
     keeper = EpochKeeper(request.records, request.made_from, tokenizer, recipe["precision"], lease)
     saver = StateKeeper(
-        made_from, lease, stop, save_seconds(), last if os.environ.get("SFT_ATLAS_KEEP_STATE") == "1" else None
+        state_made_from(request, processes), lease, stop, save_seconds(), last if keeps_state() else None
     )
     reporter = Reporter(request.progress, last)
+    arguments = trainer_arguments(recipe, seed, last, device, request.states, splits, processes)
+    shard_on_cpu(arguments)
     trainer = Trainer(
         sampler,
         rows["row"].to_list(),
         model=model,
-        args=trainer_arguments(recipe, seed, last, device, request.states, splits, processes),
+        args=arguments,
         train_dataset=_dataset(rows, tokenizer.eos_token_id, processes),
         processing_class=tokenizer,
         peft_config=adapter_config(recipe["lora"]),
@@ -128,11 +131,17 @@ def fit(request: Request, lease: Lease, stop: StopRequest, splits: int | None = 
             "tokens_per_second": reporter.tokens_per_second,
             "micro_batches_per_step": splits,
             "processes": processes,
+            "sharded": any(isinstance(weight, DTensor) for weight in trainer.model.parameters()),
             "went_on_from_step": int(state.name.rpartition("-")[2]) if state else None,
             "trained_in": str(next(trainer.model.parameters()).dtype).removeprefix("torch."),
-            "optimizer": recipe.get("optimizer", "adamw"),
+            "optimizer": recipe["optimizer"],
         },
     )
+
+
+def state_made_from(request: Request, processes: int) -> dict[str, Any]:
+    """What a resumable state is made from: random numbers are saved for each process, so their number counts."""
+    return request.made_from | {"processes": processes}
 
 
 def save_seconds() -> float:

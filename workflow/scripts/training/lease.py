@@ -130,7 +130,7 @@ def machine() -> str:
     """This boot of this machine and its space of process numbers (containers have their own)."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return f"{platform.node()} {os.getpid()} {time.time()}"
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sft_atlas.training.sizes import activation_bytes, state_bytes
+
 if TYPE_CHECKING:
     from sft_atlas.training.fit import Request
 
@@ -12,27 +14,7 @@ if TYPE_CHECKING:
 CPU_TOKENS = 2048
 # The part of a GPU's free memory that a micro-batch may fill; the rest is for fragments and kernels.
 GPU_SHARE = 0.8
-OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
 GB = 1e9
-
-
-def state_bytes(parameters: int, trained: int, precision: str, optimizer: str) -> float:
-    """Weights, gradients and the optimiser's two moments.
-
-    In fp32 4 bytes a weight and gradient (2 in pure bf16); AdamW has two moments in the type of the weights, 8-bit
-    AdamW two bytes (Dettmers et al. 2022, arXiv 2110.02861).
-    """
-    width = 2 if precision == "pure_bf16" else 4
-    moments = OPTIMIZER_BYTES[optimizer] * (width / 4 if optimizer == "adamw" else 1)
-    return parameters * width + trained * (width + moments)
-
-
-def activation_bytes(hidden: int, layers: int) -> float:
-    """Bytes a token's activations take with every layer recomputed: one bf16 vector a layer, and one layer's inside.
-
-    The same formula as the price of a run (price/costs.py).
-    """
-    return float(hidden * (2 * layers + 40))
 
 
 def micro_batch_tokens(model: Any, recipe: dict[str, Any]) -> int:
@@ -43,7 +25,7 @@ def micro_batch_tokens(model: Any, recipe: dict[str, Any]) -> int:
     count = sum(weight.numel() for weight in model.parameters())
     trained = count if recipe["lora"] is None else 0
     # weights are loaded already
-    coming = state_bytes(count, trained, recipe["precision"], recipe.get("optimizer", "adamw")) - sum(
+    coming = state_bytes(count, trained, recipe["precision"], recipe["optimizer"]) - sum(
         weight.numel() * weight.element_size() for weight in model.parameters()
     )
     config = model.config
@@ -71,7 +53,7 @@ def cannot_fit(request: "Request", processes: int) -> str:
         trained = count if method == "full" else 0
         return f"{(state_bytes(count, trained, recipe['precision'], optimizer) / gpus + row) / GB:.3g} GB"
 
-    method, optimizer = recipe["method"], recipe.get("optimizer", "adamw")
+    method, optimizer = recipe["method"], recipe["optimizer"]
     free = f"{torch.cuda.mem_get_info()[1] / GB:.3g} GB" if torch.cuda.is_available() else "the host's memory"
     more = f"{2 * processes} GPUs (gpu_memory_gb in config.yaml decides how many a run gets)"
     ways = [f"{more}: {need(method, optimizer, 2 * processes)} each"]

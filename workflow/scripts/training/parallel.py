@@ -17,19 +17,10 @@ import torch
 from sft_atlas.files import read_json, write_json, write_table
 from sft_atlas.stopping import StopRequest, stop_request
 
-# How accelerate is told; its own launcher sets the same names (accelerate 1.15, utils/launch.py).
-FSDP = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-}
 PATHS = ("base", "tokens", "states", "progress", "lease")
 
 
-def fit_in_processes(request: Any, splits: int | None, processes: int, stop: StopRequest) -> Any:
+def fit_in_processes(request: Any, splits: int | None, state: Path | None, processes: int, stop: StopRequest) -> Any:
     """Train in several processes, and pass on a request to stop; returns what the first of them did.
 
     Raises:
@@ -43,10 +34,8 @@ def fit_in_processes(request: Any, splits: int | None, processes: int, stop: Sto
     answer.unlink(missing_ok=True)
     plain = {name: str(value) if name in PATHS else value for name, value in asdict(request).items()}
     plain["records"] = {str(epoch): str(record) for epoch, record in request.records.items()}
-    write_json(order, {"request": plain, "splits": splits})
-    common = os.environ | FSDP | _meeting_place() | {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    if os.environ.get("SFT_ATLAS_DEVICE") == "cpu":
-        common |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    write_json(order, {"request": plain, "splits": splits, "state": str(state) if state else None})
+    common = os.environ | _meeting_place() | {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "sft_atlas.training.parallel", str(order)],
@@ -80,7 +69,8 @@ def main(order: Path) -> int:
     request = Request(**plain)
     with stop_request() as stop:
         try:
-            trained = fit(request, Lease(request.lease), stop, content["splits"])
+            state = Path(content["state"]) if content["state"] else None
+            trained = fit(request, Lease(request.lease), stop, content["splits"], state)
         except DivergedError as error:
             write_json(answer, {"error": str(error)})
             return 1

@@ -1,7 +1,9 @@
 """One run from its specification: what is there already, what is left to train, and the manifest of it all."""
 
+import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ import torch
 
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_json, write_record, write_table
 from sft_atlas.stopping import StoppedError, stop_request
-from sft_atlas.training.fit import LOG_SCHEMA, Request, fit, keeps_state
+from sft_atlas.training.fit import LOG_SCHEMA, Request, fit, keeps_state, state_made_from
 from sft_atlas.training.lease import Lease, lease
 from sft_atlas.training.memory import cannot_fit, is_out_of_memory
 from sft_atlas.training.parallel import fit_in_processes
-from sft_atlas.training.state import state_folder
+from sft_atlas.training.state import newest_state, state_folder
 
 __all__ = ["LOG_SCHEMA", "run"]
 
@@ -39,7 +41,7 @@ def run(spec: dict[str, Any], root: Path) -> dict[str, Any]:
     log_record = log.with_suffix(".json")
     with lease(output.parent) as owned:
         _clean_up(output, records)
-        wanted = [epoch for epoch, record in records.items() if recorded(record, made_from) is None]
+        wanted = list(_missing(records, made_from))
         if recorded(log_record, made_from | {"epochs": max(records)}) is None:
             wanted = wanted or [max(records)]
         facts: dict[str, Any] = {}
@@ -96,15 +98,18 @@ def label_audit(tokens: Path) -> dict[str, int]:
 def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Train in as many processes as there are GPUs for it; where memory runs out, with smaller micro-batches."""
     processes = int(os.environ.get("SFT_ATLAS_PROCESSES") or 1)
+    rows = read_json(request.tokens)["rows"]
     attempts: list[int] = []
     with stop_request() as stop:
         while True:
             splits = 2 * attempts[-1] if attempts else None
+            first = min(request.records) * math.ceil(rows / request.settings["recipe"]["batch_size"])
+            state = newest_state(request.states, state_made_from(request, processes), before_step=first)
             try:
                 if processes > 1:
-                    trained = fit_in_processes(request, splits, processes, stop)
+                    trained = fit_in_processes(request, splits, state, processes, stop)
                 else:
-                    trained = fit(request, owned, stop, splits)
+                    trained = fit(request, owned, stop, splits, state)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -114,6 +119,9 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
                 if not isinstance(error, torch.OutOfMemoryError) or failed is None or failed >= most_splits(request):
                     raise ValueError(message) from None
                 attempts.append(failed)
+                # epochs that were kept before memory ran out stay
+                kept = {epoch: request.records[epoch] for epoch in (max(request.records),)}
+                request = replace(request, records=kept | _missing(request.records, request.made_from))
                 print(
                     f"out of memory with {failed} micro-batches a step; goes on with {2 * failed} of half the rows, "
                     "which changes last digits only",
@@ -123,6 +131,11 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
     if stop.received and not trained.finished:
         raise StoppedError(f"asked to stop: state saved at step {trained.step}; the same job goes on from there")
     return trained.history, trained.facts | {"out_of_memory_with_splits": attempts}
+
+
+def _missing(records: dict[int, Path], made_from: dict[str, Any]) -> dict[int, Path]:
+    """The epochs that are not there yet, or not whole."""
+    return {epoch: record for epoch, record in records.items() if recorded(record, made_from) is None}
 
 
 def most_splits(request: Request) -> int:

@@ -3,10 +3,12 @@
 import errno
 import math
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from peft import LoraConfig, PeftModel
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTConfig, SFTTrainer
@@ -91,7 +93,7 @@ class Trainer(SFTTrainer):
         except Exception as error:
             if not disk_is_full(error):
                 raise
-            state = Path(self.args.output_dir) / f"{PREFIX}{self.state.global_step}"
+            state = Path(str(self.args.output_dir)) / f"{PREFIX}{self.state.global_step}"
             shutil.rmtree(state, ignore_errors=True)
             print(f"warning: {state}: no space to save the state ({error}); the one before is kept", flush=True)
 
@@ -126,7 +128,7 @@ def trainer_arguments(
         warmup_steps=warmup,
         weight_decay=recipe["weight_decay"],
         max_grad_norm=recipe["max_gradient_norm"],
-        optim=OPTIMIZERS[recipe.get("optimizer", "adamw")],
+        optim=OPTIMIZERS[recipe["optimizer"]],
         max_length=recipe["max_length"],
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -134,13 +136,46 @@ def trainer_arguments(
         data_seed=seed,
         bf16=recipe["precision"] == "bf16",
         use_cpu=device.type == "cpu",
-        activation_checkpointing=device.type != "cpu",
+        activation_checkpointing=device.type != "cpu" and processes == 1,
+        fsdp=processes > 1,  # type: ignore[arg-type]
+        fsdp_config=fully_sharded(device) if processes > 1 else None,
         dataloader_pin_memory=device.type != "cpu",
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def fully_sharded(device: torch.device) -> dict[str, Any]:
+    """FSDP2: every process holds a share of weights, gradients and optimiser, and gathers a layer when it is needed."""
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",
+        "activation_checkpointing": device.type != "cpu",
+    }
+
+
+def shard_on_cpu(arguments: SFTConfig) -> None:
+    """Let accelerate shard over CPU processes too: it offers FSDP to accelerators only, though gloo does it as well."""
+    if arguments.distributed_state and arguments.distributed_state.distributed_type == DistributedType.MULTI_CPU:
+        arguments.distributed_state._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def check_optimizer(name: str, device: torch.device) -> None:
+    """8-bit optimisers are kernels of a GPU, from a package of their own.
+
+    Raises:
+        ValueError: the package or the GPU is missing.
+    """
+    if name == "adamw":
+        return
+    if device.type == "cpu":
+        raise ValueError(f"recipe: optimizer: {name!r} runs on a GPU only, and this job has none; use 'adamw'")
+    if find_spec("bitsandbytes") is None:
+        raise ValueError(f"recipe: optimizer: {name!r} needs the package bitsandbytes: pip install 'sft-atlas[8bit]'")
 
 
 def adapter_config(lora: dict[str, Any] | None) -> LoraConfig | None:
