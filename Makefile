@@ -20,7 +20,7 @@ test: $(INSTALLED) lint
 # on a private SLURM that these tests start on this machine, and stop
 test-slurm: $(INSTALLED)
 	tests/slurm/install
-	python -m pytest tests/slurm -m "slurm and not slow" -rs --durations=0
+	python -m pytest tests/slurm -m "slurm and not slow" -rs --numprocesses 3
 
 test-slow: $(INSTALLED)
 	python -m pytest -m slow

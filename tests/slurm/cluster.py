@@ -12,6 +12,7 @@ cgroups: memory is watched by SLURM's own sampling, once a second.
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -190,14 +191,8 @@ class Cluster:
         self._kill(f"slurmd-{node}", signal.SIGKILL)
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                words = (folder / "cmdline").read_bytes()
                 variables = (folder / "environ").read_bytes().split(b"\0")
-                ours = f"SLURM_CONF={self.configuration}".encode() in variables
-                here = f"SLURMD_NODENAME={node}".encode() in variables
-                step = words.startswith(b"slurmstepd") and any(
-                    v == f"SLURMD_NODENAME={node}".encode() for v in variables
-                )
-                if here or (ours and step):
+                if {f"SLURM_CONF={self.configuration}".encode(), f"SLURMD_NODENAME={node}".encode()} <= set(variables):
                     os.kill(int(folder.name), signal.SIGKILL)
 
     # processes
@@ -292,7 +287,9 @@ def _resolves(host: str) -> bool:
 
 def _free_ports(count: int) -> int:
     """The first of so many ports in a row that nobody listens on."""
-    for first in range(17000, 30000, count):
+    for _ in range(100):
+        # not the first free ones: several clusters may be starting at a time
+        first = random.randrange(17000, 30000, count)
         with contextlib.suppress(OSError), contextlib.ExitStack() as held:
             for port in range(first, first + count):
                 held.enter_context(socket.socket()).bind(("127.0.0.1", port))
