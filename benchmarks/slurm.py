@@ -30,7 +30,7 @@ rule all:
 
 rule touch:
     output: "out/{n}"
-    resources: mem_mb=100, runtime=10
+    resources: mem_mb=600, runtime=10
     shell: "date +%s.%N > {output}"
 
 onstart:
