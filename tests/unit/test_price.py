@@ -1,6 +1,7 @@
 """The price of a study: sizes against real models, totals against what the published study reports, and arithmetic."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -187,6 +188,16 @@ def test_more_memory_takes_fewer_gpus(published: Plan) -> None:
     asked = {memory: Prices(published, NOWHERE, gpu_memory_gb=memory).of(run) for memory in (80, 141, 192)}
     assert {memory: cost.gpus for memory, cost in asked.items()} == {80: 2, 141: 2, 192: 1}
     assert all(cost.gpu_mem_mb <= 1000 * memory for memory, cost in asked.items())
+
+
+def test_no_job_asks_for_more_time_than_the_cluster_grants(published: Plan) -> None:
+    specs = list(published.train.values())
+    free, capped = Prices(published, NOWHERE), Prices(published, NOWHERE, max_runtime=60)
+    longest = max(specs, key=lambda spec: free.of(spec).seconds)
+    assert free.resource(longest, "runtime") > 60 and free.attempts(longest) == 1
+    assert {capped.resource(spec, "runtime", attempt) for spec in specs for attempt in (1, 9)} <= set(range(10, 61))
+    # ten minutes of each hour go into starting and saving
+    assert capped.attempts(longest) == math.ceil(free.of(longest).seconds / 60 / 50) > 1
 
 
 def test_a_schedule_by_hand() -> None:
