@@ -27,6 +27,7 @@ SELECTION: dict[str, Table] = {
             Column("rank", COUNT, "", "1 is best, equal values share a rank; null where a judging score lacks", True),
             Column("tied", FLAG, "", "equal to the best within the study's `ties` standard errors"),
             Column("chosen", FLAG, "", "the one choice of its group: of the tied ones the most preferred"),
+            Column("statistic", TEXT, "", "what ranks: mean_gain, worst_gain or mean_rank (least is best)"),
             Column("value", REAL, "fraction of the metric's range, or rank", "the statistic that ranks", True),
             Column("stderr", REAL, "as the value", "its standard error over items", True),
             *INTERVAL,

@@ -107,6 +107,7 @@ def _ranked(
             **recipes[row["recipe"]],
             "tied": row.get("tied", False),
             "chosen": row is chosen,
+            "statistic": options.statistic,
             "gain": sum(row["gains"]) / len(row["gains"]) if row["complete"] else None,
             "worst_gain": min(row["gains"]) if row["complete"] else None,
         }
