@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import cpu_seconds, read_json, write_json
-from sft_atlas.study.identity import spec_file, spec_hash
+from sft_atlas.study.identity import sha256, spec_file, spec_hash
 
 # stage → the module that has `run(spec, root)`
 STAGES = {
@@ -125,6 +125,7 @@ def _write_record(path: Path, spec: dict[str, Any], started: float, imports: flo
         {
             "stage": spec["stage"],
             "output": spec["output"],
+            "output_sha256": sha256(results_root(path, spec) / spec["output"]),
             "started": started,
             "wall_seconds": time.time() - started,
             "cpu_seconds": cpu,
