@@ -22,6 +22,7 @@ RECIPE = {
     "weight_decay": 0.0,
     "max_gradient_norm": 1.0,
     "max_length": 128,
+    "precision": "fp32",
     "lora_rank": None,
     "lora_alpha": None,
 }
@@ -177,7 +178,7 @@ def test_the_report_shows_the_choice(statistic: str, tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert (tmp_path / "figures/selection.svg").exists()
     said = {"mean_gain": "mean gain +8.0 points [+3.1, +12.9]", "mean_rank": "mean rank 2.00"}
-    assert "learning rate 0.0001" in page or statistic == "mean_rank"
+    assert "learning rate 1e-4" in page or statistic == "mean_rank"
     assert said[statistic] in page
     assert "n = 3 candidates" in page
     assert "Candidates of the hyper-parameter search" in page

@@ -10,6 +10,7 @@ RECIPE = (
     Column("weight_decay", REAL, "", "AdamW's decoupled weight decay"),
     Column("max_gradient_norm", REAL, "", "gradients are clipped to this norm"),
     Column("max_length", COUNT, "tokens", "tokens of prompt and completion"),
+    Column("precision", TEXT, "", "number formats of training, as the recipe says"),
     Column("lora_rank", COUNT, "", "rank of the adapters; null for full", True),
     Column("lora_alpha", COUNT, "", "scale of the adapters; null for full", True),
 )

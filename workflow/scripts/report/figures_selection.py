@@ -19,11 +19,14 @@ SETTINGS = {
     "warmup_steps": "warm-up steps",
     "max_gradient_norm": "gradient norm",
     "max_length": "maximum length",
+    "precision": "precision",
     "lora_rank": "LoRA rank",
     "lora_alpha": "LoRA alpha",
 }
 """What candidates may differ in, and how it is called."""
 STATISTICS = {"mean_gain": "mean gain", "worst_gain": "least gain", "mean_rank": "mean rank"}
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
+"""Place of a panel's legend: under its axis, where no line is hidden."""
 DODGE = 0.5
 """Width, in steps of the axis, over which the lines of one panel are spread, so that intervals do not hide."""
 
@@ -52,7 +55,7 @@ def selection(results: Results) -> Figure | None:
     width = max((len(varying(candidates)) for _, candidates in rows), default=0)
     if not width:
         return None
-    drawing = style.figure(3.4 * width, 1 + 3.1 * len(rows))
+    drawing = style.figure(3.8 * width, 1 + 3.5 * len(rows))
     grid = drawing.subplots(len(rows), width, squeeze=False, sharey="row")
     for line, (chosen, candidates) in zip(grid, rows, strict=True):
         for axes, setting in zip(line, varying(candidates), strict=False):
@@ -88,7 +91,7 @@ def _panel(axes: Any, chosen: dict[str, Any], candidates: pl.DataFrame, setting:
     axes.set_xticks(range(len(ticks)), [_number(tick) for tick in ticks])
     axes.set_xlabel(SETTINGS[setting])
     if len(lines) > 1:
-        axes.legend(title=SETTINGS[other], ncols=2, title_fontsize=8)
+        axes.legend(title=SETTINGS[other], ncols=4, title_fontsize=8, columnspacing=1, handlelength=1.2, **BELOW)
     axes.grid(axis="y")
     if chosen["statistic"] != "mean_rank":
         style.zero_line(axes)
@@ -147,4 +150,7 @@ def _unit(statistic: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else text.number(None) if value is None else str(value)
+    if isinstance(value, float):
+        mantissa, exponent = f"{value:e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}" if 0 < abs(value) < 0.001 else f"{value:g}"
+    return text.number(None) if value is None else str(value)
