@@ -410,6 +410,11 @@ class Config(BaseModel):
     micro_batch_size: int | None = Field(
         default=None, ge=1, description="Examples in memory at once while training; none: the recipe's batch."
     )
+    deepspeed: str | None = Field(
+        default=None,
+        description="A DeepSpeed configuration (JSON) for training on several GPUs, checked before any job starts; "
+        "needs the extra: pip install '.[deepspeed]'.",
+    )
     gpus: int = Field(default=8, ge=1, le=100_000, description="GPUs at a time, for the wall time in the plan.")
     gpu_memory_gb: float = Field(
         default=141, gt=0, le=10_000, description="Memory of one GPU; the plan names the jobs that need more."
