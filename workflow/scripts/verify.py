@@ -23,9 +23,9 @@ from sft_atlas.study.load import StudyError, load_config, read_yaml
 SPEC, RECORD = ".spec.json", ".record.json"
 # what lies in them is named by records beside them, or is no finished result
 SKIPPED = ("model", "state", "lease")
-# pieces by the name of their record or of its folder, and the declared output that they are gathered in
-PIECES = {"checkpoint.json": "train-*.json", "log.json": "train-*.json", "weights.json": "weights-*.parquet"}
-PIECE_FOLDERS = {"scores": "scores-*.parquet", "perplexity": "perplexity-*.parquet"}
+# records of what a run's manifest gathers; other pieces have the name of what gathers them, or lie in a folder of it
+OF_RUN = ("checkpoint.json", "log.json")
+EPOCH = "epoch-"
 PROGRESS_SECONDS = 5.0
 
 
@@ -143,11 +143,12 @@ def _check_record(file: Path, content: dict[str, Any], report: Report) -> None:
     for record, entry in described:
         if "sha256" in entry:
             _check_file(record.parent / entry["name"], entry, record, report)
-    owner = file.parent.parent if file.parent.name in PIECE_FOLDERS else file.parent
-    checkpoint = owner / "checkpoint.json"
     made_from = content["made_from"].get("model")
-    if file != checkpoint and made_from and checkpoint.is_file() and report.hash(checkpoint) != made_from:
-        report.add(file, f"was made from another checkpoint than {checkpoint} records now", _mend(file))
+    for folder in (file.parent, file.parent.parent):
+        checkpoint = folder / "checkpoint.json"
+        measured = made_from and folder.name.startswith(EPOCH) and checkpoint.is_file()
+        if measured and report.hash(checkpoint) != made_from:
+            report.add(file, f"was made from another checkpoint than {checkpoint} records now", _mend(file))
 
 
 def _check_file(path: Path, entry: dict[str, Any], record: Path, report: Report) -> None:
@@ -180,7 +181,7 @@ def _is_released(path: Path, record: Path, report: Report) -> bool:
         if file.name.endswith((SPEC, RECORD)):
             continue
         release = read_json(file)
-        if not release["freed_bytes"].get(str(int(epoch.name.removeprefix("epoch-")))):
+        if not release["freed_bytes"].get(str(int(epoch.name.removeprefix(EPOCH)))):
             continue
         if release["keep"] == "deltas":
             if not delta.is_file():
@@ -230,14 +231,20 @@ def _check_outputs(jobs: list[tuple[Path, dict[str, Any]]], report: Report) -> N
 
 
 def _mend(record: Path) -> str:
-    """What to delete so that snakemake makes the files of a record again, and nothing else."""
+    """What to delete so that snakemake makes the files of a record again, and nothing else.
+
+    A manifest is itself a declared output. Records of pieces lie beside the outputs that gather them or below, in
+    `epoch-NN` folders and folders named like the output: `epoch-01/scores/….json` is gathered in `scores-….parquet`.
+    """
     owner = record.parent
-    pattern = PIECES.get(record.name) or PIECE_FOLDERS.get(owner.name)
-    if owner.name in PIECE_FOLDERS:
+    if record.name in OF_RUN:
+        pattern = "train-*.json"
+    elif owner.name.startswith(EPOCH):
+        pattern = f"{record.stem}-*"
+    else:
+        pattern, owner = f"{owner.name}-*", owner.parent
+    if owner.name.startswith(EPOCH):
         owner = owner.parent
-    if owner.name.startswith("epoch-"):
-        owner = owner.parent
-    gathered = (
-        [file for file in sorted(owner.glob(pattern)) if not file.name.endswith((SPEC, RECORD))] if pattern else []
-    )
-    return f"delete {' '.join(map(str, [record, *gathered]))} and run snakemake again"
+    gathered = [] if record.name == "manifest.json" else sorted(owner.glob(pattern))
+    outputs = [file for file in gathered if file.is_file() and not file.name.endswith((SPEC, RECORD))]
+    return f"delete {' '.join(map(str, [record, *outputs]))} and run snakemake again"
