@@ -199,3 +199,17 @@ def test_a_later_job_of_the_same_output_counts(tmp_path: Path) -> None:
         record = {"output": "study/report.html", "started": float(number), "output_sha256": recorded}
         (tmp_path / f"report-{number}.record.json").write_text(json.dumps(record))
     assert verify([tmp_path]).problems == []
+
+
+def test_long_work_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows").write_text("abc")
+    write_record(tmp_path / "manifest.json", {"spec": "x"}, [tmp_path / "rows"])
+    verify([tmp_path])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sft_atlas.verify.PROGRESS_SECONDS", -1.0)
+    verify([tmp_path])
+    assert f"verify: 1 files (0.000 GB), 1 records, 0 specs, 0 problems; now at {tmp_path / 'rows'}" in (
+        capsys.readouterr().err
+    )
