@@ -252,8 +252,8 @@ def compare(bench: Bench, repeats: int) -> None:
                 torch.cuda.empty_cache()
     lengths = bench.rows["input_ids"].list.len()
     print(
-        f"{bench.options.shape}: {bench.parameters / 1e6:,.1f} million weights, {bench.options.method}; {bench.rows.height} rows of "
-        f"{lengths.min()} to {lengths.max()} tokens (median {lengths.median():g}), {bench.steps} steps of "
+        f"{bench.options.shape}: {bench.parameters / 1e6:,.1f} million weights, {bench.options.method}; "
+        f"{bench.rows.height} rows of {lengths.min()} to {lengths.max()} tokens (median {lengths.median():g}), {bench.steps} steps of "
         f"{bench.options.batch} rows; {torch.cuda.get_device_name() if bench.gpu else f'{torch.get_num_threads()} CPU threads'}"
     )
     reference = (
@@ -263,7 +263,7 @@ def compare(bench: Bench, repeats: int) -> None:
     print(f"{'':16}{'tokens/s':>10}{'of TRL':>9}{'loss, last quarter':>20}" + ("   of peak" if peak else ""))
     for name, runs in found.items():
         if runs:
-            speed = statistics.median(speed for speed, _ in runs)
+            speed = speeds[name]
             loss = statistics.mean(runs[-1][1][-max(1, len(runs[-1][1]) // 4) :])
             work = (6 if bench.options.method == "full" else 4) * bench.parameters * speed
             share = f"{work / peak:10.0%}" if peak else ""
