@@ -11,6 +11,7 @@ from sft_atlas.cluster import session
 from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.price.prices import Prices
 from sft_atlas.price.summary import disk_at_peak, hours, priced, schedule, size, total
+from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, load_config, study_path
 from sft_atlas.study.plan import Spec, leaves
@@ -27,11 +28,14 @@ try:
     FULL_PLAN = plan_study(STUDY_FILE, ROOT)
     STUDY = FULL_PLAN.study
     PLAN = FULL_PLAN.narrowed(CONFIG.only)
+    if CONFIG.deepspeed:
+        read_deepspeed(Path(CONFIG.deepspeed))
 except StudyError as error:
     raise WorkflowError(str(error))
 
 os.environ.update(
     SFT_ATLAS_DEVICE=CONFIG.device,
+    SFT_ATLAS_DEEPSPEED=os.path.abspath(CONFIG.deepspeed) if CONFIG.deepspeed else "",
     SFT_ATLAS_MICRO_BATCH=str(CONFIG.micro_batch_size or ""),
     SFT_ATLAS_SCRATCH=CONFIG.scratch or "",
     SFT_ATLAS_LOCAL_MODELS=str(int(CONFIG.local_models)),

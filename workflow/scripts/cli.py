@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from sft_atlas import prune, verify
 from sft_atlas.cluster.efficiency import efficiency_lines
 from sft_atlas.cluster.queue import QueueError
 from sft_atlas.cluster.recover import recover_lines
@@ -27,24 +28,26 @@ def main(arguments: list[str] | None = None) -> int:
     why.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     status = commands.add_parser("status", help="say where a study stands: what is done, runs, waits, failed and why")
     status.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    status.set_defaults(run=status_command)
     used = commands.add_parser("efficiency", help="compare what jobs asked for with what they used, by stage")
     used.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    used.set_defaults(run=efficiency_command)
     recover = commands.add_parser("recover", help="show what a killed run has left in SLURM, and remove its lock")
     recover.add_argument("--study", help="not needed: all studies of a folder share its jobs")
     recover.add_argument("--cancel", action="store_true", help="cancel its jobs and wait for their end")
     recover.add_argument("--wait", action="store_true", help="wait for the end of its jobs")
+    recover.set_defaults(run=recover_command)
+    check = commands.add_parser("verify", help="recompute the hashes of finished results; status 1 if any differs")
+    check.add_argument("paths", nargs="*", metavar="PATH", help="files or folders below the results; default: all")
+    check.set_defaults(run=verify.command)
+    spare = commands.add_parser("prune", help="list results that no study file refers to; with --yes, delete them")
+    spare.add_argument("studies", nargs="*", metavar="STUDY", help="further studies to keep: names, or paths")
+    spare.add_argument("--yes", action="store_true", help="delete what is listed")
+    spare.set_defaults(run=prune.command)
     options = parser.parse_args(arguments)
     try:
-        if options.command == "recover":
-            print("\n".join(recover_lines(Path(), options.cancel, options.wait)))
-            return 0
-        if options.command in ("status", "efficiency"):
-            config, plan = configured(options.study)
-            places = (Path(config.results), config.device, config.micro_batch_size)
-            prices = Prices(plan, *places, gpu_memory_gb=config.gpu_memory_gb, max_runtime=config.max_runtime)
-            answer = status_lines if options.command == "status" else efficiency_lines
-            print("\n".join(answer(plan, prices)))
-            return 0
+        if "run" in options:
+            return int(options.run(options))
         results, plan = planned(options.study)
         if options.command == "why":
             lines = Reasons(plan, Path(results)).explain(options.target)
@@ -55,6 +58,30 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print("\n".join(lines))
     return 0
+
+
+def status_command(options: argparse.Namespace) -> int:
+    """`sft-atlas status`."""
+    print("\n".join(status_lines(*_priced(options.study))))
+    return 0
+
+
+def efficiency_command(options: argparse.Namespace) -> int:
+    """`sft-atlas efficiency`."""
+    print("\n".join(efficiency_lines(*_priced(options.study))))
+    return 0
+
+
+def recover_command(options: argparse.Namespace) -> int:
+    """`sft-atlas recover`."""
+    print("\n".join(recover_lines(Path(), options.cancel, options.wait)))
+    return 0
+
+
+def _priced(study: str | None) -> tuple[Plan, Prices]:
+    config, plan = configured(study)
+    places = (Path(config.results), config.device, config.micro_batch_size)
+    return plan, Prices(plan, *places, gpu_memory_gb=config.gpu_memory_gb, max_runtime=config.max_runtime)
 
 
 def planned(study: str | None, folder: Path = Path()) -> tuple[str, Plan]:

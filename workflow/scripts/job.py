@@ -21,7 +21,7 @@ from typing import Any
 from sft_atlas.files import cpu_seconds, read_json, write_json
 from sft_atlas.scratch import own_scratch
 from sft_atlas.stopping import StoppedError
-from sft_atlas.study.identity import spec_file, spec_hash
+from sft_atlas.study.identity import sha256, spec_file, spec_hash
 
 # stage → the module that has `run(spec, root)`
 STAGES = {
@@ -142,6 +142,7 @@ def _write_record(
         {
             "stage": spec["stage"],
             "output": spec["output"],
+            "output_sha256": sha256(results_root(path, spec) / spec["output"]),
             "started": started,
             "wall_seconds": time.time() - started,
             "cpu_seconds": cpu,

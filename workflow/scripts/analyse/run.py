@@ -17,6 +17,7 @@ from sft_atlas.analyse.interactions import agreement, benchmarks, cube, pca, sim
 from sft_atlas.analyse.layers import layer_agreement, layer_correlations, layer_peaks
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.prediction import cells, partials, prediction, recommend
+from sft_atlas.analyse.selection import selection
 from sft_atlas.analyse.statistics import Bootstrap
 from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out, model_map
 from sft_atlas.files import write_json
@@ -67,6 +68,7 @@ def analyse(folder: Path, out: Path, options: AnalysisOptions, labels: dict[str,
         Evidence(clean | results, labels, bootstrap), Evidence(given | everything, labels, bootstrap)
     )
     results["sensitivity"] = sensitivity(results["effects"], everything["effects"])
+    results["selection"] = selection(clean["gains"], labels.get("selection"), options.confidence)
     for name, frame in results.items():
         tables.write(frame, out, name)
 

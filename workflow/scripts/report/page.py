@@ -13,10 +13,12 @@ from markupsafe import Markup
 from sft_atlas.analyse import tables as schemas
 from sft_atlas.report import figures, interactive, text, words
 from sft_atlas.report.figures_gains import explain_gains, explain_matched
+from sft_atlas.report.figures_selection import html_table as selection_table
 from sft_atlas.report.html_tables import page_tables
 from sft_atlas.report.results import Results
 
 FINDINGS = (
+    "selection",
     "base_similarity",
     "variance",
     "predictors",
@@ -95,7 +97,7 @@ def render(
         # "<" would end the script element early
         data=Markup(json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")),
         cost=cost,
-        tables=page_tables(results),
+        tables=([selection_table(results)] if results["selection"].height else []) + page_tables(results),
         schemas=schemas.TABLES,
         versions={name: _version(value) for name, value in sorted(versions.items())},
         mixed=sorted(name for name, value in versions.items() if isinstance(value, list) and len(value) > 1),

@@ -71,6 +71,8 @@ def expand(study: Study, path: Path) -> Matrix:
     """
     _refuse_twins(study, path)
     _refuse_absent(study, path)
+    if study.selection:
+        select(study.selection.benchmarks, study.benchmarks, "benchmark", f"{path}: selection.benchmarks")
     samples = _expand_samples(study, path)
     runs: dict[RunKey, Run] = {}
     missing: dict[tuple[RunKey, int], str] = {}

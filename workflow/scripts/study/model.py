@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sft_atlas.analyse.options import AnalysisOptions
+from sft_atlas.analyse.options import AnalysisOptions, Selection
 from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -377,7 +377,11 @@ class Study(Strict):
     bases: dict[str, Base] = Field(min_length=1, description="Pre-trained models by name.")
     datasets: dict[str, Dataset] = Field(min_length=1, description="Sources of examples by name.")
     samples: dict[str, Sample] = Field(min_length=1, description="Subsets and mixtures by name.")
-    recipes: dict[str, Recipe] = Field(min_length=1, description="Training settings by name.")
+    recipes: dict[str, Recipe] = Field(
+        min_length=1,
+        description="Training settings by name. A setting may list values if the name holds it: "
+        '`"full-lr{learning_rate}": {learning_rate: [1e-6, 1e-5], …}` makes one recipe for each.',
+    )
     seeds: Seeds = Field(default=[0], description="Seeds of every run, unless a block says others.")
     blocks: dict[str, Block] = Field(min_length=1, description="The matrix, as named products.")
     subsets: dict[str, Subset] = Field(default={}, description="Named parts of the matrix.")
@@ -393,6 +397,9 @@ class Study(Strict):
         default=Decontamination(), description="Training rows that hold items of the benchmarks."
     )
     analyses: AnalysisOptions = Field(default=AnalysisOptions(), description="Options of the analyses.")
+    selection: Selection | None = Field(
+        default=None, description="A hyper-parameter search: rank all recipes and kept epochs by chosen benchmarks."
+    )
 
 
 class Config(BaseModel):
@@ -413,6 +420,11 @@ class Config(BaseModel):
     )
     keep_state: bool = Field(
         default=False, description="Keep the state of finished runs, for longer constant schedules to go on from."
+    )
+    deepspeed: str | None = Field(
+        default=None,
+        description="A DeepSpeed configuration (JSON) for training on several GPUs, checked before any job starts; "
+        "needs the extra: pip install '.[deepspeed]'.",
     )
     gpus: int = Field(default=8, ge=1, le=100_000, description="GPUs at a time, for the wall time in the plan.")
     gpu_memory_gb: float = Field(

@@ -24,6 +24,7 @@ class EpochKeeper(TrainerCallback):
 
     def __init__(
         self,
+        trainer: Trainer,
         records: dict[int, Path],
         made_from: dict[str, Any],
         tokenizer: PreTrainedTokenizerBase,
@@ -31,8 +32,7 @@ class EpochKeeper(TrainerCallback):
         lease: Lease,
     ) -> None:
         self.records, self.made_from, self.tokenizer, self.precision = records, made_from, tokenizer, precision
-        self.lease = lease
-        self.trainer: Trainer
+        self.trainer, self.lease = trainer, lease
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -64,14 +64,18 @@ class StateKeeper(TrainerCallback):
     """Saves the resumable state now and then, and at once when the job is asked to stop."""
 
     def __init__(
-        self, made_from: dict[str, Any], lease: Lease, stop: StopRequest, interval: float, keep_last: int | None
+        self,
+        trainer: Trainer,
+        made_from: dict[str, Any],
+        lease: Lease,
+        stop: StopRequest,
+        interval: float,
+        last: int,
+        keep: bool,
     ) -> None:
-        self.made_from, self.lease, self.stop, self.interval = made_from, lease, stop, interval
-        # the epoch whose state stays for longer runs to begin with, or None
-        self.keep_last = keep_last
-        self.saved = time.monotonic()
-        self.began = self.saved
-        self.trainer: Trainer
+        self.trainer, self.made_from, self.lease, self.stop = trainer, made_from, lease, stop
+        self.interval, self.last, self.keep = interval, last, keep
+        self.saved = self.began = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -90,8 +94,7 @@ class StateKeeper(TrainerCallback):
         if state.global_step % self.trainer.steps_per_epoch:
             return control
         ended = control.should_training_stop
-        last = self.keep_last is not None and state.global_step == self.keep_last * self.trainer.steps_per_epoch
-        if last or (not ended and self._due()):
+        if (self.keep and state.global_step == self.last * self.trainer.steps_per_epoch) or (not ended and self._due()):
             control.should_save = True
             control.should_training_stop = ended or self._stopping()
             self._before_save()
@@ -127,9 +130,8 @@ class StateKeeper(TrainerCallback):
 class Reporter(TrainerCallback):
     """Tells how far a run is: a line in the job's log now and then, and a small file that `sft-atlas status` reads."""
 
-    def __init__(self, progress: Path, epochs: int) -> None:
-        self.progress, self.epochs = progress, epochs
-        self.trainer: Trainer
+    def __init__(self, trainer: Trainer, progress: Path, epochs: int) -> None:
+        self.trainer, self.progress, self.epochs = trainer, progress, epochs
         self.first: tuple[float, int, int] | None = None
         self.told = self.written = 0.0
         self.tokens_per_second: float | None = None

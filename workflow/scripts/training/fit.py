@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.distributed.tensor import DTensor
-from transformers import PrinterCallback, set_seed
+from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from sft_atlas.device import load_model, prepare
 from sft_atlas.stopping import StopRequest
@@ -70,42 +70,18 @@ def fit(
         torch.OutOfMemoryError: with the number of micro-batches as its attribute `splits`.
         DivergedError: see `Trainer`.
     """
-    recipe, seed = request.settings["recipe"], request.settings["seed"]
-    device = prepare(request.settings["threads"])
-    check_optimizer(recipe["optimizer"], device)
+    recipe, last = request.settings["recipe"], max(request.records)
     processes, rank = int(os.environ.get("WORLD_SIZE") or 1), int(os.environ.get("RANK") or 0)
-    tokenizer = load_tokenizer(request.base)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    set_seed(seed)
-    model = load_model(
-        request.base.with_name("model"), "bf16" if recipe["precision"] == "pure_bf16" else "fp32", device
-    )
-    rows = pl.read_parquet(request.tokens.with_name("tokens.parquet"))
-    lengths = rows["input_ids"].list.len().to_list()
-    batch, last = recipe["batch_size"], max(request.records)
-    splits = splits or _splits(batch, max(lengths), model, recipe, processes)
-    splits = min(splits, max(1, batch // processes))
-    sampler = StepSampler(lengths, batch, splits, seed, processes, rank)
-    keeper = EpochKeeper(request.records, request.made_from, tokenizer, recipe["precision"], lease)
-    saver = StateKeeper(
-        state_made_from(request, processes), lease, stop, save_seconds(), last if keeps_state() else None
-    )
-    reporter = Reporter(request.progress, last)
-    arguments = trainer_arguments(recipe, seed, last, device, request.states, splits, processes)
-    shard_on_cpu(arguments)
-    trainer = Trainer(
-        sampler,
-        rows["row"].to_list(),
-        model=model,
-        args=arguments,
-        train_dataset=_dataset(rows, tokenizer.eos_token_id, processes),
-        processing_class=tokenizer,
-        peft_config=adapter_config(recipe["lora"]),
-        callbacks=[keeper, saver, reporter],
-    )
-    trainer.remove_callback(PrinterCallback)
-    keeper.trainer = saver.trainer = reporter.trainer = trainer
+    tokenizer, model, rows = load(request.settings, request.base, request.tokens)
+    splits = min(splits or _splits(rows, model, recipe, processes), max(1, recipe["batch_size"] // processes))
+    trainer = make_trainer(request.settings, model, tokenizer, rows, last, request.states, splits)
+    reporter = Reporter(trainer, request.progress, last)
+    for callback in (
+        EpochKeeper(trainer, request.records, request.made_from, tokenizer, recipe["precision"], lease),
+        StateKeeper(trainer, state_made_from(request, processes), lease, stop, save_seconds(), last, keeps_state()),
+        reporter,
+    ):
+        trainer.add_callback(callback)
     if isinstance(trainer.model, PeftModel):
         # its folder in the results holds the base's identity; the path that peft puts here differs from site to site
         adapter = trainer.model.peft_config["default"]
@@ -119,12 +95,9 @@ def fit(
     except torch.OutOfMemoryError as error:
         error.splits = splits  # type: ignore[attr-defined]
         raise
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
     step = trainer.state.global_step
     return Trained(
-        pl.DataFrame(
-            [{name: entry.get(name) for name in LOG_SCHEMA} for entry in history], schema=LOG_SCHEMA, strict=False
-        ),
+        log_of(trainer),
         step,
         step >= last * trainer.steps_per_epoch,
         {
@@ -137,6 +110,54 @@ def fit(
             "optimizer": recipe["optimizer"],
         },
     )
+
+
+def load(settings: dict[str, Any], base: Path, tokens: Path) -> tuple[PreTrainedTokenizerBase, Any, pl.DataFrame]:
+    """Tokenizer with a token to pad with, model on its device, and the rows (schema `tokenise.SCHEMA`)."""
+    recipe = settings["recipe"]
+    device = prepare(settings["threads"])
+    check_optimizer(recipe["optimizer"], device)
+    tokenizer = load_tokenizer(base)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    set_seed(settings["seed"])
+    model = load_model(base.with_name("model"), "bf16" if recipe["precision"] == "pure_bf16" else "fp32", device)
+    return tokenizer, model, pl.read_parquet(tokens.with_name("tokens.parquet"))
+
+
+def make_trainer(
+    settings: dict[str, Any],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: pl.DataFrame,
+    last: int,
+    states: Path,
+    splits: int,
+) -> Trainer:
+    """A trainer for a recipe and a seed that trains to the end of epoch `last` and writes nothing by itself."""
+    recipe, seed = settings["recipe"], settings["seed"]
+    processes, rank = int(os.environ.get("WORLD_SIZE") or 1), int(os.environ.get("RANK") or 0)
+    arguments = trainer_arguments(recipe, seed, last, model.device, states, splits, processes)
+    shard_on_cpu(arguments)
+    lengths = rows["input_ids"].list.len().to_list()
+    trainer = Trainer(
+        StepSampler(lengths, recipe["batch_size"], splits, seed, processes, rank),
+        rows["row"].to_list(),
+        model=model,
+        args=arguments,
+        train_dataset=_dataset(rows, tokenizer.eos_token_id, processes),
+        processing_class=tokenizer,
+        peft_config=adapter_config(recipe["lora"]),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def log_of(trainer: Trainer) -> pl.DataFrame:
+    """What was logged at every step (schema `LOG_SCHEMA`)."""
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    steps = [{name: entry.get(name) for name in LOG_SCHEMA} for entry in history]
+    return pl.DataFrame(steps, schema=LOG_SCHEMA, strict=False)
 
 
 def state_made_from(request: Request, processes: int) -> dict[str, Any]:
@@ -154,11 +175,12 @@ def keeps_state() -> bool:
     return os.environ.get("SFT_ATLAS_KEEP_STATE") == "1"
 
 
-def _splits(batch: int, longest: int, model: Any, recipe: dict[str, Any], processes: int) -> int:
+def _splits(rows: pl.DataFrame, model: Any, recipe: dict[str, Any], processes: int) -> int:
     """Micro-batches in a step: what config.yaml's micro_batch_size says, or by the memory and the rows."""
-    rows = os.environ.get("SFT_ATLAS_MICRO_BATCH")
-    if rows:
-        return max(1, -(-batch // (int(rows) * processes)))
+    batch, asked = recipe["batch_size"], os.environ.get("SFT_ATLAS_MICRO_BATCH")
+    if asked:
+        return max(1, -(-batch // (int(asked) * processes)))
+    longest = int(rows["input_ids"].list.len().max())  # type: ignore[arg-type]
     return splits_for(batch, longest, micro_batch_tokens(model, recipe), processes)
 
 
