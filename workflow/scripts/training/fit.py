@@ -73,7 +73,7 @@ def fit(
     recipe, last = request.settings["recipe"], max(request.records)
     processes, rank = int(os.environ.get("WORLD_SIZE") or 1), int(os.environ.get("RANK") or 0)
     tokenizer, model, rows = load(request.settings, request.base, request.tokens)
-    splits = min(splits or _splits(rows, model, recipe, processes), max(1, recipe["batch_size"] // processes))
+    splits = min(splits or micro_batches(rows, model, recipe, processes), max(1, recipe["batch_size"] // processes))
     trainer = make_trainer(request.settings, model, tokenizer, rows, last, request.states, splits)
     reporter = Reporter(trainer, request.progress, last)
     for callback in (
@@ -175,7 +175,7 @@ def keeps_state() -> bool:
     return os.environ.get("SFT_ATLAS_KEEP_STATE") == "1"
 
 
-def _splits(rows: pl.DataFrame, model: Any, recipe: dict[str, Any], processes: int) -> int:
+def micro_batches(rows: pl.DataFrame, model: Any, recipe: dict[str, Any], processes: int) -> int:
     """Micro-batches in a step: what config.yaml's micro_batch_size says, or by the memory and the rows."""
     batch, asked = recipe["batch_size"], os.environ.get("SFT_ATLAS_MICRO_BATCH")
     if asked:
