@@ -20,6 +20,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from sft_atlas import device
 from sft_atlas.data.formats import Options, normalise
 from sft_atlas.files import write_record, write_table
 from sft_atlas.micro import questions
@@ -43,7 +45,7 @@ from sft_atlas.prompt import completion, prompt
 from sft_atlas.study.build import recipe_identity
 from sft_atlas.study.model import Recipe, Template
 from sft_atlas.tokenise import tokenise
-from sft_atlas.training.fit import _splits, load, log_of, make_trainer
+from sft_atlas.training.fit import load, log_of, make_trainer, micro_batches
 from sft_atlas.training.trainer import adapter_config
 
 # width, layers, heads, key/value heads, feed-forward width, vocabulary, architecture (7B shapes: the models' cards)
@@ -151,6 +153,11 @@ class Bench:
                 if example is not None:
                     yield example.instruction, example.extra, example.completion
 
+    @property
+    def device(self) -> str:
+        """What trains."""
+        return torch.cuda.get_device_name() if self.gpu else f"{torch.get_num_threads()} CPU threads"
+
     def model(self) -> Any:
         """The base's weights in fp32, on the device."""
         model = AutoModelForCausalLM.from_pretrained(self.base.with_name("model"), dtype=torch.float32)
@@ -164,7 +171,7 @@ class Bench:
     def ours(self) -> Measured:
         """What a run of a study does, without its files."""
         tokenizer, model, rows = load(self.settings, self.base, self.tokens)
-        splits = _splits(rows, model, self.recipe, 1)
+        splits = micro_batches(rows, model, self.recipe, 1)
         trainer = make_trainer(
             self.settings, model, tokenizer, rows, self.options.epochs, self.folder / "states", splits
         )
@@ -253,12 +260,11 @@ def compare(bench: Bench, repeats: int) -> None:
     lengths = bench.rows["input_ids"].list.len()
     print(
         f"{bench.options.shape}: {bench.parameters / 1e6:,.1f} million weights, {bench.options.method}; "
-        f"{bench.rows.height} rows of {lengths.min()} to {lengths.max()} tokens (median {lengths.median():g}), {bench.steps} steps of "
-        f"{bench.options.batch} rows; {torch.cuda.get_device_name() if bench.gpu else f'{torch.get_num_threads()} CPU threads'}"
+        f"{bench.rows.height} rows of {lengths.min()} to {lengths.max()} tokens (median {lengths.median():g}), "
+        f"{bench.steps} steps of {bench.options.batch} rows; {bench.device}"
     )
-    reference = (
-        statistics.median(speed for speed, _ in found["TRL's defaults"]) if found["TRL's defaults"] else math.nan
-    )
+    speeds = {name: statistics.median(speed for speed, _ in runs) for name, runs in found.items() if runs}
+    reference = speeds.get("TRL's defaults", math.nan)
     peak = next((flops for name, flops in PEAK.items() if bench.gpu and name in torch.cuda.get_device_name()), None)
     print(f"{'':16}{'tokens/s':>10}{'of TRL':>9}{'loss, last quarter':>20}" + ("   of peak" if peak else ""))
     for name, runs in found.items():
@@ -268,6 +274,29 @@ def compare(bench: Bench, repeats: int) -> None:
             work = (6 if bench.options.method == "full" else 4) * bench.parameters * speed
             share = f"{work / peak:10.0%}" if peak else ""
             print(f"{name:16}{speed:10,.0f}{speed / reference:9.2f}{loss:20.4f}{share}")
+
+
+def share(bench: Bench, runs: int, repeats: int) -> None:
+    """Measure runs of one base as forks of a process that has imported everything, with and without its weights."""
+    torch.set_num_threads(1)
+    found: dict[str, list[float]] = {"loaded by each run": [], "loaded once": []}
+    for name, seconds in list(found.items()) * repeats:
+        device._loaded.clear()
+        started = time.perf_counter()
+        for _ in range(runs):
+            if name == "loaded once":
+                device.load_for_children(bench.base.with_name("model"))
+            child = os.fork()
+            if not child:
+                bench.ours()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        seconds.append((time.perf_counter() - started) / runs)
+    each, once = (statistics.median(seconds) for seconds in found.values())
+    print(
+        f"{bench.options.shape}: {bench.parameters / 1e6:,.1f} million weights; a run of {bench.steps} steps takes "
+        f"{each:.2f} s if it loads its base and {once:.2f} s if {runs} runs share it: {each / once:.2f} times as fast"
+    )
 
 
 def main() -> None:
@@ -282,9 +311,16 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1, as in the micro study)")
+    parser.add_argument("--shared", action="store_true", help="measure what it saves to load a base once for 8 runs")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        compare(Bench(Path(folder), options), options.repeats)
+        bench = Bench(Path(folder), options)
+        if options.shared:
+            share(bench, 8, options.repeats)
+        else:
+            compare(bench, options.repeats)
 
 
 if __name__ == "__main__":

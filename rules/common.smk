@@ -13,7 +13,7 @@ from sft_atlas.price.prices import Prices
 from sft_atlas.price.summary import disk_at_peak, hours, priced, schedule, size, total
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.load import StudyError, load_config, study_path
+from sft_atlas.study.load import StudyError, check_device, load_config, study_path
 from sft_atlas.study.plan import Spec, leaves
 from sft_atlas.study.table import plan_study
 
@@ -28,6 +28,7 @@ try:
     FULL_PLAN = plan_study(STUDY_FILE, ROOT)
     STUDY = FULL_PLAN.study
     PLAN = FULL_PLAN.narrowed(CONFIG.only)
+    check_device(CONFIG, STUDY, STUDY_FILE)
     if CONFIG.deepspeed:
         read_deepspeed(Path(CONFIG.deepspeed))
 except StudyError as error:

@@ -54,7 +54,8 @@ def load_for_children(folder: Path) -> None:
 
 
 def _state_of(folder: Path) -> tuple[Path, int]:
-    return folder.resolve(), folder.with_name("manifest.json").stat().st_mtime_ns
+    manifest = folder.with_name("manifest.json")
+    return folder.resolve(), manifest.stat().st_mtime_ns if manifest.exists() else 0
 
 
 def load_model(folder: Path, precision: str, device: torch.device) -> PreTrainedModel:

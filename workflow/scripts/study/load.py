@@ -100,6 +100,20 @@ def read_yaml(path: Path) -> Any:
         raise StudyError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
 
 
+def check_device(config: Config, study: Study, path: Path) -> None:
+    """Refuse recipes that the machine of config.yaml cannot train, before any job.
+
+    Raises:
+        StudyError: names the recipe.
+    """
+    for name, recipe in study.recipes.items():
+        if config.device == "cpu" and recipe.optimizer != "adamw":
+            raise StudyError(
+                f"{path}: recipes.{name}.optimizer: found {recipe.optimizer!r}, which runs on a GPU only, and "
+                "config.yaml says device: cpu; use 'adamw'"
+            )
+
+
 def load_study(path: Path) -> Study:
     """Read and validate a study file.
 

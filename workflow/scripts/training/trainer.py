@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,6 +118,8 @@ def trainer_arguments(
     A step's `batch_size` rows are dealt to `splits` micro-batches of each process.
     """
     schedule, warmup = recipe["schedule"], recipe["warmup_steps"]
+    # instead of FSDP2, if config.yaml says so (study/deepspeed.py has checked the file)
+    deepspeed = (os.environ.get("SFT_ATLAS_DEEPSPEED") or None) if processes > 1 else None
     return SFTConfig(
         output_dir=str(folder),
         save_strategy="no",
@@ -130,15 +133,16 @@ def trainer_arguments(
         max_grad_norm=recipe["max_gradient_norm"],
         optim=OPTIMIZERS[recipe["optimizer"]],
         max_length=recipe["max_length"],
-        packing=False,
+        packing=recipe["batching"] == "packed",
         dataset_kwargs={"skip_prepare_dataset": True},
         seed=seed,
         data_seed=seed,
         bf16=recipe["precision"] == "bf16",
         use_cpu=device.type == "cpu",
         activation_checkpointing=device.type != "cpu" and processes == 1,
-        fsdp=processes > 1,  # type: ignore[arg-type]
-        fsdp_config=fully_sharded(device) if processes > 1 else None,
+        fsdp=processes > 1 and not deepspeed,  # type: ignore[arg-type]
+        fsdp_config=fully_sharded(device) if processes > 1 and not deepspeed else None,
+        deepspeed=deepspeed,
         dataloader_pin_memory=device.type != "cpu",
         logging_steps=1,
         logging_nan_inf_filter=False,
