@@ -43,7 +43,7 @@ NEVER = re.compile(
     r"invalid|configuration is not available|memory required|more processors|unsupported|unrecognized|unknown",
     re.IGNORECASE,
 )
-REFUSED_PAUSE, REFUSED_HOURS = 30.0, 6.0
+REFUSED_HOURS = 6.0
 START_SECONDS = 600.0
 # nodes that the next attempt of a failed job avoids
 MOST_AVOIDED = 8
@@ -86,7 +86,8 @@ class Guard:
         self.executor, self.say, self.name = executor, say, name
         self.interval = executor.workflow.executor_settings.init_seconds_before_status_checks
         self.grace = DOUBTFUL_POLLS * self.interval
-        self.pause, self.patience = REFUSED_PAUSE, REFUSED_HOURS * 3600
+        # a refused submission is tried as often as SLURM is asked
+        self.pause, self.patience = float(self.interval), REFUSED_HOURS * 3600
         self.stopped = threading.Event()
         self.answered = True
         self.active: list[Any] = []
