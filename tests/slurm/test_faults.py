@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from sft_atlas.cluster import journal
 from tests.slurm.conftest import RUNS, Project
 
 # a job of the same size in a better partition takes the whole node
@@ -197,6 +198,8 @@ def test_a_job_without_enough_memory_gets_more(project: Project) -> None:
     resources = "train_run:mem_mb=200 if attempt == 1 else 3000"
     assert project.finish(project.snakemake("--set-resources", resources)) == 0
     assert len(project.started()) > RUNS
+    states = [attempt.state for attempt in journal.read(project.folder)]
+    assert "OUT_OF_MEMORY" in states and states.count("COMPLETED") == RUNS
     project.assert_whole()
 
 

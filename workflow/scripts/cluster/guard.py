@@ -242,13 +242,26 @@ class Guard:
         except QueueError:
             known = {}
         attempts = []
-        for info, state in ended:
+        for info, told in ended:
+            # without cgroups SLURM's word for it is FAILED, and only the job's log says why
+            state = "OUT_OF_MEMORY" if told == "FAILED" and out_of_memory(info.aux["slurm_logfile"]) else told
             found = known.get(info.external_jobid)
             if found and found.node and state in ("FAILED", "BOOT_FAIL", "NODE_FAIL"):
                 self.avoided.setdefault(str(info.job.output), []).append(found.node)
             facts = {"node": found.node, "elapsed": seconds(found.elapsed), "reason": found.reason} if found else {}
             attempts.append(attempt(info.job, number=info.external_jobid, state=state, **facts))
         journal.write(attempts)
+
+
+def out_of_memory(log: Path) -> bool:
+    """Whether SLURM has written into a job's log that it took more memory than it had asked for."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(
+        words in text for words in ("exceeded memory limit", "Exceeded job memory limit", "oom-kill", "oom_kill")
+    )
 
 
 @contextmanager
