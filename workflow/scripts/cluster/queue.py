@@ -92,5 +92,6 @@ def ask(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise QueueError(f"{command[0]}: {getattr(error, 'strerror', None) or 'no answer within a minute'}") from None
     if done.returncode:
-        raise QueueError(f"{command[0]}: {done.stderr.strip() or f'exit status {done.returncode}'}")
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise QueueError(f"{command[0]}: {said[-1].removeprefix(f'{command[0]}: ')}")
     return done.stdout
