@@ -20,7 +20,8 @@ def test_the_trimmed_study(finished_run: Repository, whole_cluster: Cluster, tmp
     finally:
         project.end()
     ours, theirs = scientific(project.folder / "results"), scientific(finished_run.folder / "results")
-    assert [path for path in theirs if ours.get(path) != theirs[path]] == []
+    # the page tells hours and memory by stage
+    assert [path for path in theirs if ours.get(path) != theirs[path]] in ([], ["trimmed/report.html"])
     assert project.living() == {}
     last = project.command("status").splitlines()[-1].split()
     # done, running, pending, failed, waiting
