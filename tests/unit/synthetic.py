@@ -96,7 +96,7 @@ class _Draw:
         self.cell_noise = self.rng.normal(0, study.noise, (*shape, len(self.benchmarks)))
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        rows: dict[str, list[dict]] = {name: [] for name in tables.INPUTS}
+        rows: dict[str, list[dict]] = {name: [] for name in tables.INPUTS | tables.RECORDS}
         for b, base in enumerate(self.bases):
             for k, benchmark in enumerate(self.benchmarks):
                 score = {"base": base, "epoch": 0, "score": float(self.base_scores[b, k]), "n": self.study.items}
@@ -155,7 +155,16 @@ class _Draw:
         rows["training"].append(
             key
             | {"run": f"{len(rows['training']):08x}", "epochs": 3, "steps": steps, "tokens": steps * 1000}
-            | {"final_loss": 1.5, "method": about["method"], "seconds": 12.5}
+            | {"final_loss": 1.5, "method": about["method"]}
+        )
+        for point in range(1, 13):
+            loss = 1.5 + 1.5 / point + 0.1 * b
+            step = {"step": point * max(1, steps // 12), "epoch": point / 4, "loss": loss, "grad_norm": 0.8}
+            rows["curves"].append(key | about | step | {"learning_rate": 1e-5 * (1 - point / 13)})
+        rows["cost"].append(
+            key
+            | {"stage": "train", "output": f"runs/{len(rows['cost']):04}/train.json", "wall_seconds": 12.5}
+            | {"cpu_seconds": 20.0, "gpu_seconds": 12.5, "peak_memory_mb": 900.0}
         )
         self._layers(rows, b, key, about, float(np.mean(gains)))
 

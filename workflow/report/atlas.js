@@ -41,6 +41,7 @@
   function number(value, format) {
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
     if (typeof value === "string") return value;
+    if (format === "small") return value === 0 ? "0" : value.toExponential(1).replace("-", "−");
     const digits = format === "points" ? 1 : format === "count" ? 0 : 2;
     const scaled = format === "points" ? value * 100 : value;
     const text = Math.abs(scaled).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -216,9 +217,9 @@
           element("polygon", { points: edge.join(" "), style: `fill:${ink}`, class: "band" }, svg);
         }
         const line = part.map((row) => `${x(row[spec.x])},${y(row[spec.y])}`).join(" ");
-        element("polyline", { points: line, style: `stroke:${ink}`, class: "line", "stroke-dasharray": dashes[Math.max(0, kinds.indexOf(part[0][spec.dash]))] || "" }, svg);
+        element("polyline", { points: line, style: `stroke:${ink}`, class: spec.fine ? "line fine" : "line", "stroke-dasharray": dashes[Math.max(0, kinds.indexOf(part[0][spec.dash]))] || "" }, svg);
         for (const row of part) {
-          const node = element("circle", { cx: x(row[spec.x]), cy: y(row[spec.y]), r: 3.4, style: `fill:${ink}`, class: "dot" }, svg);
+          const node = element("circle", { cx: x(row[spec.x]), cy: y(row[spec.y]), r: spec.fine ? 1.8 : 3.4, style: `fill:${ink}`, class: "dot" }, svg);
           mark(chart, node, [spec.series.map((name) => row[name]).filter((v) => v !== null).join(" · "), ...details(chart, row)]);
         }
       }

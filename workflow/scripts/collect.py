@@ -13,6 +13,8 @@ from sft_atlas.analyse import tables
 from sft_atlas.files import read_json, write_json
 
 Rows = list[dict[str, Any]]
+CURVE_ROWS = 40
+"""Rows of table `curves` for one run, at most: what a figure can show, whatever the number of steps."""
 
 
 def run(spec: dict[str, Any], root: Path) -> None:
@@ -46,6 +48,19 @@ def paired_gain(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Any] | N
         "score": pairs["score_after"].mean(),
         "base_score": pairs["score"].mean(),
     }
+
+
+def curve(log: pl.DataFrame, epochs: int, rows: int = CURVE_ROWS) -> Rows:
+    """A run's log up to an epoch in at most so many rows: means over consecutive steps, as even in number as can be."""
+    # a run that was once trained further has more steps than the study asks for
+    steps = log.filter(pl.col("epoch") <= epochs + 1e-6).sort("step").fill_nan(None)
+    part = pl.int_range(pl.len()) * min(rows, steps.height) // pl.len()
+    summed = (
+        steps.with_columns(part=part)
+        .group_by("part")
+        .agg(pl.col("step", "epoch", "learning_rate").last(), pl.col("loss", "grad_norm").mean())
+    )
+    return summed.sort("part").drop("part").to_dicts()
 
 
 def _bases(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> dict[tuple[str, str, int], pl.DataFrame]:
@@ -85,6 +100,11 @@ def _run(
                 "method": cell["method"],
             }
         )
+        log = (root / cell["train"]).with_name("log.parquet")
+        if log.exists():
+            last = max(map(int, cell["epochs"]))
+            about = {**key, **described, "block": cell["epochs"][str(last)]}
+            gathered["curves"] += [about | row for row in curve(pl.read_parquet(log), last)]
     for stage, reason in (("train", "not trained"), ("scores", "not evaluated"), ("weights", "not measured")):
         if cell[stage] is None:
             gathered["missing"] += [{**key, "epoch": int(epoch), "reason": reason} for epoch in cell["epochs"]]

@@ -90,9 +90,24 @@ INPUTS: dict[str, Table] = {
             Column("tokens", COUNT, "tokens", "tokens that carried loss, over all epochs"),
             Column("final_loss", REAL, "nats per token", "loss at the end", True),
             Column("method", TEXT, "", "full or lora"),
-            Column("seconds", REAL, "s", "time of training", True),
         ),
         ("base", "sample", "recipe", "seed"),
+    ),
+    "curves": Table(
+        "one training run over some consecutive steps, at most 40 rows a run",
+        (
+            Column("base", TEXT, "", "base model"),
+            Column("sample", TEXT, "", "training sample"),
+            Column("recipe", TEXT, "", "training recipe"),
+            Column("seed", COUNT, "", "training seed"),
+            Column("step", COUNT, "steps", "optimiser steps done at the end of the row's steps"),
+            Column("epoch", REAL, "epochs", "passes over the sample done then"),
+            Column("loss", REAL, "nats per token", "mean over the row's steps", True),
+            Column("learning_rate", REAL, "", "of the row's last step", True),
+            Column("grad_norm", REAL, "", "norm of the gradient before clipping, mean over the row's steps", True),
+            *DESCRIPTION,
+        ),
+        ("base", "sample", "recipe", "seed", "step"),
     ),
     "missing": Table(
         "one declared cell, or one benchmark of it, that has no result",
@@ -116,21 +131,6 @@ INPUTS: dict[str, Table] = {
         ),
         ("column",),
     ),
-    "cost": Table(
-        "what one job took",
-        (
-            Column("stage", TEXT, "", "stage of the workflow"),
-            Column("base", TEXT, "", "base model", True),
-            Column("sample", TEXT, "", "training sample", True),
-            Column("recipe", TEXT, "", "training recipe", True),
-            Column("seed", COUNT, "", "training seed", True),
-            Column("wall_seconds", REAL, "s", "time from start to end", True),
-            Column("cpu_seconds", REAL, "s", "CPU time", True),
-            Column("gpu_seconds", REAL, "s", "GPUs x time", True),
-            Column("peak_memory_mb", REAL, "MB", "greatest resident memory", True),
-        ),
-        ("stage", "base", "sample", "recipe", "seed"),
-    ),
     "contamination": Table(
         "overlap of one training sample with the items of one benchmark",
         (
@@ -143,3 +143,23 @@ INPUTS: dict[str, Table] = {
         ("sample", "benchmark"),
     ),
 }
+
+RECORDS: dict[str, Table] = {
+    "cost": Table(
+        "what one job took",
+        (
+            Column("stage", TEXT, "", "stage of the workflow"),
+            Column("output", TEXT, "", "file that the job made, below the results folder"),
+            Column("base", TEXT, "", "base model, where the job has one", True),
+            Column("sample", TEXT, "", "training sample, where the job has one", True),
+            Column("recipe", TEXT, "", "training recipe, where the job has one", True),
+            Column("seed", COUNT, "", "training seed, where the job has one", True),
+            Column("wall_seconds", REAL, "s", "time from start to end"),
+            Column("cpu_seconds", REAL, "s", "CPU time, without importing libraries"),
+            Column("gpu_seconds", REAL, "s", "GPUs x time; 0 where the job used none"),
+            Column("peak_memory_mb", REAL, "MB", "greatest resident memory of the process"),
+        ),
+        ("stage", "output"),
+    ),
+}
+"""Tables of time and machine, written by the report's stage; no analysis reads them, and they differ between runs."""

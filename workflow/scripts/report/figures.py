@@ -13,6 +13,7 @@ from sft_atlas.report import (
     figures_layers,
     interactive,
     interactive_more,
+    interactive_training,
     style,
     words,
 )
@@ -173,6 +174,13 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             interactive_more.methods,
             figures_factors.methods,
         ),
+        Plan(
+            "curves",
+            "Loss while training",
+            ("curves",),
+            interactive_training.explain_curves,
+            interactive_training.curves,
+        ),
         Plan("epochs", "Epoch by epoch", ("epochs",), words.epochs, interactive_more.epochs),
         Plan(
             "leave_one_out",
@@ -217,6 +225,7 @@ NEEDS = {
     "layer_peaks": "peaks of these correlations",
     "layer_agreement": "changes of weights of two bases",
     "seeds": "runs that differ in their seed only",
+    "curves": "losses of training runs",
     "methods": "pairs of runs that differ in method, size or schedule only",
     "epochs": "runs that keep several epochs",
     "leave_one_out": "mixtures without one dataset",

@@ -197,7 +197,6 @@ def page_tables(results: Results) -> list[HtmlTable]:
                 "steps": ("steps", _plain),
                 "tokens": ("tokens with loss", _plain),
                 "final_loss": ("final loss", _three),
-                "seconds": ("seconds", _one),
             },
         ),
         _table(
