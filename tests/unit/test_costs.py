@@ -1,4 +1,4 @@
-"""Costs are read off the records of all jobs behind a result, and training logs are thinned without losing their mean."""
+"""Costs are read off the records of all jobs behind a result; training logs are thinned without losing their mean."""
 
 from pathlib import Path
 from typing import Any

@@ -12,6 +12,7 @@ from sft_atlas.report import (
     figures_gains,
     figures_layers,
     interactive,
+    interactive_layers,
     interactive_more,
     interactive_training,
     style,
@@ -138,7 +139,7 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "How much each layer changes",
             ("layers",),
             figures_layers.explain_profile,
-            interactive_more.layers,
+            interactive_layers.layers,
             figures_layers.profile,
         ),
         Plan(
@@ -146,7 +147,7 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "Whose change goes with the gain",
             ("layer_correlations",),
             figures_layers.explain_correlation,
-            interactive_more.layer_correlations,
+            interactive_layers.layer_correlations,
             figures_layers.correlation,
         ),
         Plan(
@@ -154,14 +155,14 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "Where that relation is strongest",
             ("layer_peaks",),
             words.layer_peaks,
-            interactive_more.layer_peaks,
+            interactive_layers.layer_peaks,
         ),
         Plan(
             "layer_agreement",
             "Do bases change alike?",
             ("layer_agreement",),
             words.layer_agreement,
-            interactive_more.layer_agreement,
+            interactive_layers.layer_agreement,
         ),
     ),
     "What do training method, sample size, epochs, language and seed do?": (

@@ -142,6 +142,7 @@ def page_tables(results: Results) -> list[HtmlTable]:
                 pl.col("target").replace(text.TARGETS), pl.col("scope").replace(text.LAYER_SCOPES)
             ),
             {
+                "change": ("change", _plain),
                 "target": ("gain", _plain),
                 "scope": ("compared", _plain),
                 "module": ("module", _plain),

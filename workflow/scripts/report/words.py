@@ -167,12 +167,12 @@ def recommend(results: Results) -> str:
 
 def layer_peaks(results: Results) -> str:
     """Position of the peak."""
-    rows = results["layer_peaks"].filter(pl.col("target") == "mean_gain", change="relative", module="all")
+    rows = results["layer_peaks"].filter(pl.col("target") == "mean_gain", module="all")
     parts = [
-        f"under {row['method']} the correlation peaks at depth {_estimate(row, 'depth')} (ρ = "
+        f"under {row['method']} the correlation of {row['change']} change peaks at depth {_estimate(row, 'depth')} (ρ = "
         f"{text.number(row['coefficient'])} there, "
         f"n = {text.count(row['n_runs'], 'run')})"
-        for row in rows.iter_rows(named=True)
+        for row in rows.sort("change", "method", descending=[True, False]).iter_rows(named=True)
     ]
     return text.sentence("; ".join(parts) or "no peak could be placed (n = 0 runs)")
 
