@@ -9,6 +9,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from sft_atlas.analyse.cells import final_gains, free_effects, over_seeds
 from sft_atlas.analyse.interactions import agreement, benchmarks, cube, pca, similarity, variance, variance_shares
+from sft_atlas.analyse.maps import model_map
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.prediction import (
     FEATURES,
@@ -21,7 +22,7 @@ from sft_atlas.analyse.prediction import (
     ridge,
 )
 from sft_atlas.analyse.statistics import Bootstrap, components, disattenuated, jackknife, partial, reliability
-from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out, model_map
+from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out
 from tests.unit.synthetic import Study, tables_of
 
 EXACT = 1e-9

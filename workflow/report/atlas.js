@@ -347,6 +347,17 @@
     const chart = { spec, rows: rowsOf(spec), chosen: {}, marks: [], at: -1 };
     const controls = document.createElement("div");
     controls.className = "controls";
+    if (spec.colours) {
+      const label = document.createElement("label"), select = document.createElement("select");
+      label.append("colour ", select);
+      spec.colours.forEach((name) => select.add(new Option(name, name)));
+      select.addEventListener("change", () => {
+        spec.colour = select.value;
+        chart.colours = null;
+        render(chart);
+      });
+      controls.appendChild(label);
+    }
     for (const choice of spec.choices || []) {
       const label = document.createElement("label"), select = document.createElement("select");
       label.append(`${choice.label} `, select);

@@ -3,10 +3,12 @@
 Which columns a table has is said in analyse/tables.py. A result that is not there is a row of the table `missing`.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from sft_atlas.analyse import tables
@@ -26,9 +28,10 @@ def run(spec: dict[str, Any], root: Path) -> None:
     for run_cell in identity["runs"]:
         _run(run_cell, identity, root, base_items, gathered)
     _samples(identity, root, gathered)
+    built = {name: tables.build(name, rows) for name, rows in gathered.items()}
+    built["likelihoods"] = likelihoods(identity, root)
     counts = {}
-    for name, rows in gathered.items():
-        table = tables.build(name, rows)
+    for name, table in built.items():
         tables.write(table, output.with_name("tables"), name)
         counts[name] = table.height
     write_json(output, {"rows": counts, "spec": spec["hash"]})
@@ -63,6 +66,15 @@ def curve(log: pl.DataFrame, epochs: int, rows: int = CURVE_ROWS) -> Rows:
     return summed.sort("part").drop("part").to_dicts()
 
 
+def cosine(one: list[float] | None, other: list[float] | None) -> float | None:
+    """The cosine of two vectors, -1..1; None where one of them is absent or 0."""
+    if one is None or other is None:
+        return None
+    a, b = np.asarray(one), np.asarray(other)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / length if length else None
+
+
 def _bases(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> dict[tuple[str, str, int], pl.DataFrame]:
     """Score rows of the bases; returns their per-item results by (base, benchmark, shots)."""
     items = {}
@@ -70,6 +82,8 @@ def _bases(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> d
         if paths["scores"] is None:
             gathered["missing"].append({"base": base, "epoch": 0, "reason": "not evaluated"})
             continue
+        if paths["likelihoods"]:
+            gathered["dimensions"] += [{"base": base, **row} for row in _layers(root / paths["likelihoods"])]
         path = root / paths["scores"]
         for row in pl.read_parquet(path).iter_rows(named=True):
             items[base, row["benchmark"], row["shots"]] = pl.read_parquet(path.parent / row.pop("items"))
@@ -112,6 +126,10 @@ def _run(
     if cell["weights"]:
         for row in pl.read_parquet(root / cell["weights"]).iter_rows(named=True):
             gathered["layers"].append({**key, **row, **described, "block": cell["epochs"][str(row["epoch"])]})
+    if cell["likelihoods"]:
+        for row in _layers(root / cell["likelihoods"]):
+            row |= {**described, "block": cell["epochs"][str(row["epoch"])]}
+            gathered["dimensions"].append({**key, **row})
     if not cell["scores"]:
         return
     path = root / cell["scores"]
@@ -126,6 +144,31 @@ def _run(
             gathered["gains"].append({**key, **row, **gain, "matched": matched})
 
 
+def _layers(path: Path) -> Iterator[dict[str, Any]]:
+    """Intrinsic dimensions by epoch and layer from a table of stage likelihoods."""
+    for epoch, layers in pl.read_parquet(path).select("epoch", "layers").iter_rows():
+        for row in pl.read_parquet(path.parent / layers).iter_rows(named=True):
+            yield {"epoch": epoch, **row}
+
+
+def likelihoods(identity: dict[str, Any], root: Path) -> pl.DataFrame:
+    """Table `likelihoods`: as frames, since it may have millions of rows."""
+    parts = [tables.empty("likelihoods")]
+    cells: Rows = [{"base": base, **paths} for base, paths in identity["bases"].items()]
+    for cell in [*cells, *identity["runs"]]:
+        if not cell["likelihoods"]:
+            continue
+        path = root / cell["likelihoods"]
+        for epoch, vector in pl.read_parquet(path).select("epoch", "vector").iter_rows():
+            key = {name: cell.get(name) for name in ("base", "sample", "recipe", "seed")} | {"epoch": epoch}
+            named = pl.read_parquet(path.parent / vector).with_columns(
+                pl.col("benchmark").replace_strict(identity["benchmarks"], return_dtype=pl.String),
+                *(pl.lit(value, tables.schema("likelihoods")[name]).alias(name) for name, value in key.items()),
+            )
+            parts.append(named.select(list(tables.schema("likelihoods"))))
+    return tables.arrange(tables.check(pl.concat(parts), "likelihoods"), "likelihoods")
+
+
 def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> None:
     """Rows of `samples` and `predictors`, of every base with every sample it is trained on."""
 
@@ -136,6 +179,11 @@ def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) ->
     @lru_cache
     def item_counts(path: str | None) -> dict[str, int]:
         return dict(pl.read_parquet(root / path).select("benchmark", "items").iter_rows()) if path else {}
+
+    @lru_cache
+    def embedded(kind: str, name: str) -> list[float] | None:
+        path = identity["embeddings"][kind].get(name)
+        return pl.read_parquet(root / path)["mean"].to_list()[0] if path else None
 
     for sample, path in identity["contamination"].items():
         if path:
@@ -171,6 +219,7 @@ def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) ->
                     **values,
                     **lengths,
                     "similarity": overlap.get(benchmark),
+                    "embedding_similarity": cosine(embedded("sample", sample), embedded("benchmark", benchmark)),
                     "dataset": identity["samples"][sample],
                     "size": facts["rows"],
                 }

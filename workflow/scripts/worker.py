@@ -30,6 +30,8 @@ PRELOADED = (
     "sft_atlas.bases",
     "sft_atlas.micro.pretrain",
     "sft_atlas.weights",
+    "sft_atlas.likelihoods",
+    "sft_atlas.embedding",
 )
 START_SECONDS = 300.0
 # What importing cost and, once the workflow has ended, what the worker and its jobs used in all.

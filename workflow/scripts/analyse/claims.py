@@ -14,6 +14,7 @@ import polars as pl
 
 from sft_atlas.analyse import tables
 from sft_atlas.analyse.cells import MEASURE, RUN, known
+from sft_atlas.analyse.maps import best_map
 from sft_atlas.analyse.statistics import Array, Bootstrap, Interval, codes
 from sft_atlas.analyse.training import WIDTH
 
@@ -170,7 +171,8 @@ def perplexity_negative(evidence: Evidence) -> Found | None:
 
 def perplexity_best(evidence: Evidence) -> Found | None:
     """How much stronger perplexity goes with gain than the next property."""
-    own, others = _overall(evidence, "log_perplexity"), [_overall(evidence, p) for p in ("mean_tokens", "similarity")]
+    rivals = ("mean_tokens", "similarity", "embedding_similarity")
+    own, others = _overall(evidence, "log_perplexity"), [_overall(evidence, name) for name in rivals]
     rest = [abs(row["coefficient"]) for row in others if row]
     if own is None or not rest:
         return None
@@ -207,7 +209,7 @@ def peak_in_the_middle(evidence: Evidence) -> Found | None:
 
 def clusters_by_base(evidence: Evidence) -> Found | None:
     """Share of models whose nearest neighbour on the map (outside their own run) has the same base, over chance."""
-    frame = evidence.frames["map"].filter((pl.col("kind") == "PCA of scores") & pl.col("sample").is_not_null())
+    frame = best_map(evidence.frames["map"]).filter(pl.col("sample").is_not_null())
     if frame["base"].n_unique() < 3:
         return None
     place = frame.select("x", "y").to_numpy()
@@ -251,7 +253,7 @@ def larger_on_the_rim(evidence: Evidence) -> Found | None:
     """Distance on the map from the middle of the base's models: the larger sample minus the smaller, alike
     otherwise.
     """
-    frame = evidence.frames["map"].filter((pl.col("kind") == "PCA of scores") & pl.col("sample").is_not_null())
+    frame = best_map(evidence.frames["map"]).filter(pl.col("sample").is_not_null())
     frame = frame.filter(pl.col("dataset") != pl.col("sample"))
     away = frame.with_columns(
         radius=(

@@ -57,6 +57,9 @@ INPUTS: dict[str, Table] = {
             Column("mean_tokens", REAL, "tokens per row", "mean length, prompt and completion", True),
             Column("mean_completion_tokens", REAL, "tokens per row", "mean length of the completion", True),
             Column("similarity", REAL, "fraction", "n-gram overlap of sample and benchmark", True),
+            Column(
+                "embedding_similarity", REAL, "-1..1", "cosine of their mean embeddings; null without a model", True
+            ),
             Column("dataset", TEXT, "", "dataset of the sample, or a mixture's name", True),
             Column("size", COUNT, "rows", "rows in the sample", True),
         ),
@@ -76,6 +79,31 @@ INPUTS: dict[str, Table] = {
             *DESCRIPTION,
         ),
         (*CELL, "layer", "module"),
+    ),
+    "likelihoods": Table(
+        "one text under one model",
+        (
+            *cell(null=True),
+            Column("benchmark", TEXT, "", "benchmark the text is a question of"),
+            Column("item", TEXT, "", "item of that benchmark"),
+            Column("log_likelihood", REAL, "nats", "sum over the text's tokens, the first left out"),
+            Column("tokens", COUNT, "tokens", "tokens summed over, by the model's own tokenizer"),
+        ),
+        (*CELL, "benchmark", "item"),
+        csv=False,
+    ),
+    "dimensions": Table(
+        "one layer of one model as a cloud of texts",
+        (
+            *cell(null=True),
+            Column("layer", COUNT, "", "index of the layer, 0 nearest to the input"),
+            Column("depth", REAL, "fraction", "layer / (layers - 1)"),
+            Column("dimension", REAL, "", "intrinsic dimension (Gride); null where texts coincide", True),
+            Column("stderr", REAL, "", "its standard error, as if texts were independent", True),
+            Column("texts", COUNT, "texts", "texts in the cloud"),
+            *DESCRIPTION,
+        ),
+        (*CELL, "layer"),
     ),
     "training": Table(
         "one training run",

@@ -89,8 +89,7 @@ def _names(output: PurePosixPath) -> Iterator[tuple[str, str]]:
 
 
 def by_stage(cost: pl.DataFrame) -> list[dict[str, Any]]:
-    """Each stage of table `cost`: its jobs, their sums in hours of time, CPU and GPU, and the most memory of one in MB.
-    """
+    """Each stage of table `cost`: jobs, hours of time, CPU and GPU in all, and the most memory of one job in MB."""
     hours = ((pl.col(f"{name}_seconds").sum() / 3600).alias(f"{name}_hours") for name in ("wall", "cpu", "gpu"))
     summed = cost.group_by("stage").agg(pl.len().alias("jobs"), *hours, pl.col("peak_memory_mb").max())
     return summed.sort("stage").to_dicts()

@@ -11,7 +11,10 @@ from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
-PANELS = {"relative": ("change / size of weights (%, log scale)", 100.0), "norm": ("norm of the change (log scale)", 1.0)}
+PANELS = {
+    "relative": ("change / size of weights (%, log scale)", 100.0),
+    "norm": ("norm of the change (log scale)", 1.0),
+}
 """Columns of table `layers`, with the title of their axis and its unit."""
 
 

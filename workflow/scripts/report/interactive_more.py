@@ -61,14 +61,22 @@ def predictors(results: Results) -> Spec | None:
 
 def similarity(results: Results) -> Spec | None:
     """Similarity of data and benchmark against gain."""
-    data = results["predictors"].select("base", "sample", "benchmark", "similarity").drop_nulls()
-    rows = labelled(results, results.runs.join(data, on=["base", "sample", "benchmark"], how="inner"))
+    columns = {"shared wording": "similarity", "meaning (embeddings)": "embedding_similarity"}
+    key = ["base", "sample", "benchmark"]
+    data = pl.concat(
+        results["predictors"].select(*key, pl.col(column).alias("similarity"), pl.lit(name).alias("by"))
+        for name, column in columns.items()
+    ).drop_nulls()
+    rows = labelled(results, results.runs.join(data, on=key, how="inner"))
     return _figure(
         "scatter",
-        rows.select("base", "dataset", "method", "measure", "similarity", "gain", "matched"),
+        rows.select("by", "base", "dataset", "method", "measure", "similarity", "gain", "matched"),
         **{"x": "similarity", "y": "gain", "colour": "dataset", "label": ["base", "dataset", "measure"], **POINTS},
         **{"x_title": "similarity of data and benchmark", "y_title": "gain (points)"},
-        choices=[{"name": "measure", "label": "benchmark", "all": True}],
+        choices=[
+            {"name": "by", "label": "measured by", "order": list(columns)},
+            {"name": "measure", "label": "benchmark", "all": True},
+        ],
         hover=[["similarity", "similarity"], ["gain", "gain", "points"]],
     )
 
@@ -206,19 +214,6 @@ def crosslingual(results: Results) -> Spec | None:
             ["n_runs", "runs", "count"],
             ["n_bases", "bases", "count"],
         ],
-    )
-
-
-def model_map(results: Results) -> Spec | None:
-    """Every model as a point."""
-    rows = results["map"].select("kind", "base", "dataset", "recipe", "method", "size", "epoch", "sample", "x", "y")
-    return _figure(
-        "scatter",
-        rows,
-        **{"x": "x", "y": "y", "colour": "base", "label": ["base", "sample", "recipe"], "ring": "sample"},
-        **{"x_title": "first component", "y_title": "second component"},
-        choices=[{"name": "kind", "label": "made of", "start": "PCA of scores"}],
-        hover=[["epoch", "epoch", "count"], ["size", "rows", "count"]],
     )
 
 

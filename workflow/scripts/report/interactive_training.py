@@ -1,7 +1,8 @@
-"""Interactive figures of training itself; see interactive.py."""
+"""Interactive figures of training itself and of the map, with what they say; see interactive.py."""
 
 import polars as pl
 
+from sft_atlas.analyse.maps import LIKELIHOODS, best_map
 from sft_atlas.report import text
 from sft_atlas.report.interactive import Spec, _figure
 from sft_atlas.report.results import Results
@@ -50,3 +51,52 @@ def explain_curves(results: Results) -> str:
     rose = ends.filter(pl.col("lost") | (pl.col("last") > pl.col("first")))
     parts += [f"{text.count(rose.height, 'run')} ended above their start or without a number"] if rose.height else []
     return text.sentence("; ".join(parts))
+
+
+def model_map(results: Results) -> Spec | None:
+    """Every model as a point."""
+    rows = results["map"].select(
+        *("kind", "base", "dataset", "recipe", "method", "size", "epoch", "sample", "x", "y", "from_base", "nearest")
+    )
+    best = best_map(rows)["kind"]
+    return _figure(
+        "scatter",
+        rows,
+        **{"x": "x", "y": "y", "colour": "base", "label": ["base", "sample", "recipe"], "ring": "sample"},
+        **{"x_title": "first axis", "y_title": "second axis"},
+        choices=[{"name": "kind", "label": "made of", "start": best[0] if len(best) else None}],
+        colours=["base", "dataset", "method"],
+        hover=[
+            *(["epoch", "epoch", "count"], ["size", "rows", "count"]),
+            *(["from_base", "squared distance from its base"], ["nearest", "nearest model is of"]),
+        ],
+    )
+
+
+def explain_map(results: Results) -> str:
+    """How far models stay with their base, and how much of the variance flat maps show."""
+    frame = results["map"]
+    kinds = frame.group_by("kind").agg(pl.col("x_share", "y_share").first(), pl.len()).sort("kind")
+    parts = []
+    placed = frame.filter((pl.col("kind") == LIKELIHOODS) & pl.col("nearest").is_not_null())
+    if placed.height:
+        own = placed.filter(pl.col("nearest") == pl.col("base")).height
+        parts.append(
+            f"by log-likelihoods, {own} of n = {text.count(placed.height, 'model')} have as their nearest neighbour, "
+            "their own run left out, one of the same base"
+        )
+        far = placed.filter(pl.col("sample").is_not_null() & pl.col("from_base").is_not_null())
+        mean = far.group_by("base").agg(pl.col("from_base").mean()).sort("from_base", "base")
+        if mean.height > 1:
+            least, most = mean.row(0), mean.row(-1)
+            parts.append(
+                f"models of {most[0]} move farthest from their base (mean squared distance {text.number(most[1])} "
+                f"nats² a text), models of {least[0]} least ({text.number(least[1])})"
+            )
+    parts += [
+        f"{row['kind']}: two components of {row['x_share']:.0%} and {row['y_share']:.0%} of the variance, n = "
+        f"{text.count(row['len'], 'model')}"
+        for row in kinds.iter_rows(named=True)
+        if row["x_share"] is not None
+    ]
+    return text.sentence("; ".join(parts) + ". Circles are base models")
