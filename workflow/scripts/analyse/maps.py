@@ -18,7 +18,7 @@ SCORES = "PCA of scores"
 FLOOR = 0.02
 """Quantile of all log-likelihoods that smaller ones are raised to."""
 PERPLEXITY = 30.0
-"""Of t-SNE: about how many neighbours each model keeps; a third of the others where models are few."""
+"""Of t-SNE: about how many neighbours each model keeps; a ninth of the others where models are few."""
 LEAST_MODELS = 5
 DESCRIPTION = ("dataset", "held_out", "size", "method", "schedule")
 
@@ -84,7 +84,7 @@ def tsne(points: Array) -> Array:
     """
     spread = points[:, 0].std()
     start = points[:, :2] / (spread if spread > 0 else 1.0) * 1e-4
-    near = min(PERPLEXITY, (len(points) - 1) / 3)
+    near = min(PERPLEXITY, max(2.0, (len(points) - 1) / 9))
     model = TSNE(perplexity=near, init=start.astype(np.float32), random_state=0, learning_rate="auto", n_jobs=1)
     return np.asarray(model.fit_transform(points.astype(np.float32)), dtype=np.float64)
 

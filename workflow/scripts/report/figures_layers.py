@@ -58,7 +58,7 @@ def explain_profile(results: Results) -> str:
     """Whether the last third of layers changes more than the first third, relative to its weights and in norm."""
     said = {name: _thirds(results, column) for name, column in (("relative", "relative"), ("raw", "norm"))}
     parts = [f"{name} change: {'; '.join(part)}" for name, part in said.items() if part]
-    return text.sentence(". ".join(parts) or "too few layers to compare the top with the bottom")
+    return " ".join(map(text.sentence, parts)) or text.sentence("too few layers to compare the top with the bottom")
 
 
 def _thirds(results: Results, change: str) -> list[str]:

@@ -126,7 +126,7 @@ def page_tables(results: Results) -> list[HtmlTable]:
         "n_clusters": ("units", _plain),
     }
     order = ["benchmark", "method", "size", "predictor", "scope"]
-    data = results["predictors"].drop("benchmark", "similarity").unique(maintain_order=True)
+    data = results["predictors"].drop("benchmark", "similarity", "embedding_similarity").unique(maintain_order=True)
     return [
         gain_matrix(results),
         _table(

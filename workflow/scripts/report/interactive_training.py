@@ -18,7 +18,8 @@ def curves(results: Results) -> Spec | None:
             *("base", "dataset", "method", "size", "run", "step", "epoch", "loss", "learning_rate", "grad_norm")
         ),
         **{"x": "epoch", "y": "loss", "series": ["base", "run"], "colour": "dataset", "dash": "method", "fine": True},
-        **{"x_title": "epoch", "y_title": "loss (nats per token)", "zero": False},
+        **{"x_title": "epoch", "y_title": "loss (nats per token, log scale)"},
+        **{"log_y": True, "format_y": "plain"},
         choices=[
             {"name": "base", "label": "base", "all": True, "start": results.bases[0] if results.bases else None},
             {"name": "size", "label": "rows trained", "all": True},

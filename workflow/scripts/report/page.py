@@ -23,6 +23,7 @@ FINDINGS = (
     "predictors",
     "prediction",
     "layer_correlations",
+    "map",
     "methods",
     "epochs",
     "seeds",
