@@ -9,8 +9,9 @@ from sft_atlas.analyse import tables
 from sft_atlas.analyse.audit import audit as inspect
 from sft_atlas.analyse.audit import without_suspects
 from sft_atlas.analyse.cells import MEASURE, free_effects, whole_benchmarks
-from sft_atlas.analyse.claims import Evidence, claims
+from sft_atlas.analyse.claims import claims
 from sft_atlas.analyse.correlations import correlations
+from sft_atlas.analyse.decisions import Evidence
 from sft_atlas.analyse.dimensions import dimension_changes
 from sft_atlas.analyse.effects import effects
 from sft_atlas.analyse.factors import methods, seeds

@@ -94,10 +94,10 @@ def explain_map(results: Results) -> str:
                 f"models of {most[0]} move farthest from their base (mean squared distance {text.number(most[1])} "
                 f"nats² a text), models of {least[0]} least ({text.number(least[1])})"
             )
+    flat = kinds.filter(pl.col("x_share").is_not_null())
     parts += [
         f"{row['kind']}: two components of {row['x_share']:.0%} and {row['y_share']:.0%} of the variance, n = "
         f"{text.count(row['len'], 'model')}"
-        for row in kinds.iter_rows(named=True)
-        if row["x_share"] is not None
+        for row in (flat.iter_rows(named=True) if placed.is_empty() else ())
     ]
-    return text.sentence("; ".join(parts) + ". Circles are base models")
+    return text.sentence("; ".join(parts) + ". Ringed points are base models")

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sft_atlas.analyse import tables as schemas
+from sft_atlas.price.summary import hours
 from sft_atlas.report import figures, interactive, text, words
 from sft_atlas.report.costs import by_stage
 from sft_atlas.report.figures_gains import explain_gains, explain_matched
@@ -86,6 +87,7 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
         # "<" would end the script element early
         data=Markup(json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")),
         cost=by_stage(results["cost"]),
+        hours=hours,
         tables=page_tables(results),
         schemas=schemas.TABLES,
         versions={name: _version(value) for name, value in sorted(versions.items())},
