@@ -158,6 +158,21 @@ def test_a_partial_report_tells_what_is_missing(finished: Repository) -> None:
     assert "not evaluated" in (finished.folder / "results/trimmed-partial/report.html").read_text()
 
 
+def test_a_model_without_likelihoods_is_listed_and_not_on_the_map(finished: Repository) -> None:
+    run = next((finished.folder / "results/runs/reader/math-40").glob("full-*"))
+    for path in run.glob("likelihoods-*.parquet"):
+        path.unlink()
+    finished.snakemake("report_partial")
+    folder = finished.folder / "results/trimmed-partial/tables"
+    missing = pl.read_parquet(folder / "missing.parquet")
+    assert missing.select("base", "sample", "epoch", "reason").rows() == [
+        ("reader", "math-40", epoch, "likelihoods not measured") for epoch in (1, 2)
+    ]
+    placed = pl.read_parquet(folder / "map.parquet")
+    assert placed.filter(kind="t-SNE of log-likelihoods").height == 10
+    assert placed.filter(kind="PCA of scores").height == 12
+
+
 def test_cells_are_listed(finished_run: Repository) -> None:
     command = [sys.executable, "-m", "sft_atlas.cli", "cells", "--study", finished_run.study]
     done = subprocess.run(command, cwd=finished_run.folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)

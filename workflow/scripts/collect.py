@@ -119,7 +119,9 @@ def _run(
             last = max(map(int, cell["epochs"]))
             about = {**key, **described, "block": cell["epochs"][str(last)]}
             gathered["curves"] += [about | row for row in curve(pl.read_parquet(log), last)]
-    for stage, reason in (("train", "not trained"), ("scores", "not evaluated"), ("weights", "not measured")):
+    reasons = {"train": "not trained", "scores": "not evaluated", "weights": "not measured"}
+    reasons |= {"likelihoods": "likelihoods not measured"} if identity["likelihoods"] else {}
+    for stage, reason in reasons.items():
         if cell[stage] is None:
             gathered["missing"] += [{**key, "epoch": int(epoch), "reason": reason} for epoch in cell["epochs"]]
             break

@@ -273,6 +273,7 @@ def collect_spec(plan: Plan, folder: str, present: Callable[[str], bool]) -> Spe
             kind: {name: found(spec) for (own, name), spec in sorted(plan.embeddings.items()) if own == kind}
             for kind in ("sample", "benchmark")
         },
+        "likelihoods": bool(plan.likelihoods),
         "benchmarks": {spec.hash: name for name, spec in sorted(plan.benchmarks.items())},
         "matches": {name: sorted(benchmark.matches) for name, benchmark in sorted(study.benchmarks.items())},
         "missing": [
