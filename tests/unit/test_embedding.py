@@ -14,6 +14,7 @@ from sft_atlas import embedding
 from sft_atlas.collect import cosine
 from sft_atlas.data.sources import DataError
 from sft_atlas.embedding import embed, read_texts
+from sft_atlas.price.prices import Prices
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, plan_of, stand_in, write_study
@@ -116,6 +117,9 @@ def test_a_model_in_the_study_adds_a_job_for_each_source_and_touches_no_other(tm
     job = after.embeddings["benchmark", "sums"]
     assert {Path(path).parent for path in job.sources} == {embedder}
     assert str(embedder) not in str(job.identity)
+    prices = Prices(after, tmp_path)
+    few, many = (prices.of(after.embeddings[key]).seconds for key in (("benchmark", "sums"), ("sample", "all")))
+    assert 0 < few < many
 
 
 def test_a_folder_that_is_not_there_is_refused_while_planning(tmp_path: Path) -> None:
