@@ -9,8 +9,9 @@ from snakemake.exceptions import WorkflowError
 from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.price.prices import Prices
 from sft_atlas.price.summary import disk_at_peak, hours, priced, schedule, size, total
+from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.load import StudyError, load_config, study_path
+from sft_atlas.study.load import StudyError, check_device, load_config, study_path
 from sft_atlas.study.plan import Spec, leaves
 from sft_atlas.study.table import plan_study
 
@@ -25,12 +26,18 @@ try:
     FULL_PLAN = plan_study(STUDY_FILE, ROOT)
     STUDY = FULL_PLAN.study
     PLAN = FULL_PLAN.narrowed(CONFIG.only)
+    check_device(CONFIG, STUDY, STUDY_FILE)
+    if CONFIG.deepspeed:
+        read_deepspeed(Path(CONFIG.deepspeed))
 except StudyError as error:
     raise WorkflowError(str(error))
 
 os.environ.update(
     SFT_ATLAS_DEVICE=CONFIG.device,
+    SFT_ATLAS_DEEPSPEED=os.path.abspath(CONFIG.deepspeed) if CONFIG.deepspeed else "",
     SFT_ATLAS_MICRO_BATCH=str(CONFIG.micro_batch_size or ""),
+    SFT_ATLAS_SAVE_MINUTES=str(CONFIG.save_minutes),
+    SFT_ATLAS_KEEP_STATE=str(int(CONFIG.keep_state)),
     HF_HUB_DISABLE_TELEMETRY="1",
     TOKENIZERS_PARALLELISM="false",
 )
@@ -48,7 +55,14 @@ STUDY_SPECS = PLAN.study_specs(place=PART)
 PARTIAL_SPECS = PLAN.study_specs(lambda path: Path(in_results(path)).exists(), "-partial")
 SPECS = FULL_PLAN.specs | {spec.output: spec for spec in [*PARTIAL_SPECS.values(), *STUDY_SPECS.values()]}
 # Prices are worked out when asked for; only the process that queues jobs asks finished ones what they took.
-PRICES = Prices(FULL_PLAN, Path(CONFIG.results), CONFIG.device, CONFIG.micro_batch_size, workflow.is_main_process)
+PRICES = Prices(
+    FULL_PLAN,
+    Path(CONFIG.results),
+    CONFIG.device,
+    CONFIG.micro_batch_size,
+    workflow.is_main_process,
+    CONFIG.gpu_memory_gb,
+)
 PRICED = f"{PLAN.name}{PART}/plan.html"
 # What is loaded by now stays; without it in every later garbage collection a dry run takes a sixth less time.
 gc.freeze()

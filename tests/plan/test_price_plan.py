@@ -36,7 +36,8 @@ def test_resources_follow_the_size_of_the_model(project: Project) -> None:
     repository = project("massive-sft")
     asked = resources(repository.plan("block_single").text, "train_run")
     assert len(asked) == 240
-    assert {job["gpu"] for job in asked} == {1}
+    # full fine-tuning of 9.2e9 weights takes two
+    assert {job["gpu"] for job in asked} == {1, 2}
     assert min(job["mem_mb"] for job in asked) > 40_000
     assert len({job["mem_mb"] for job in asked}) >= 8
     assert len({job["runtime"] for job in asked}) > 20

@@ -22,7 +22,7 @@ OPTIONS = AnalysisOptions(bootstrap_draws=1000, permutations=1000)
 BOOTSTRAP = Bootstrap(1000)
 PLANTED = Study()
 # tables that need what the invented study lacks: mixtures without a dataset, counterparts in other languages, faults
-NOT_HERE = {"leave_one_out", "crosslingual", "sensitivity"}
+NOT_HERE = {"leave_one_out", "crosslingual", "sensitivity", "selection"}
 NULL = Study(slope=0, matched=0, lora=0, layer_effect=0, seed=3)
 
 

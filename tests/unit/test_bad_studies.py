@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_atlas.study.load import MAX_BYTES, StudyError, load_config, read_yaml, study_path
+from sft_atlas.study.load import MAX_BYTES, StudyError, check_device, load_config, load_study, read_yaml, study_path
 from tests.unit.helpers import STUDY, plan_of, write_study
 
 MAIN = 'main: {bases: "*", samples: "*-40", recipes: full}'
@@ -473,6 +473,14 @@ def test_a_wrong_config_is_refused(declared: dict[str, object], where: str, said
     (line,) = str(raised.value).splitlines()
     assert line.startswith(f"config.yaml: {where}")
     assert line.endswith(said)
+
+
+def test_a_recipe_that_the_device_cannot_train_is_refused(tmp_path: Path) -> None:
+    path = write_study(tmp_path, ("lora: {method: lora,", "lora: {method: lora, optimizer: paged_adamw_8bit,"))
+    study = load_study(path)
+    check_device(load_config({"device": "auto"}), study, path)
+    with pytest.raises(StudyError, match=r"recipes\.lora\.optimizer: found 'paged_adamw_8bit', .* use 'adamw'"):
+        check_device(load_config({"device": "cpu"}), study, path)
 
 
 STUDIES = {

@@ -100,7 +100,9 @@ def test_every_stage_is_costly_or_follows_its_code() -> None:
 
 
 def test_the_files_behind_a_stage_are_found() -> None:
-    assert {"train.py", "tokenise.py", "device.py"} <= set(sources("train"))
+    assert {"training/fit.py", "training/sampler.py", "training/sizes.py", "tokenise.py", "device.py"} <= set(
+        sources("train")
+    )
     assert "micro/pretrain.py" not in sources("train")
     assert {"bases.py", "micro/pretrain.py", "micro/world.py", "prompt.py"} <= set(sources("base"))
     assert {"evaluate.py", "prompt.py", "data/benchmarks.py"} <= set(sources("evaluate"))

@@ -14,7 +14,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from sft_atlas import train
 from sft_atlas.checkpoint import load_checkpoint
 from sft_atlas.files import read_json
 from sft_atlas.study.build import recipe_identity
@@ -22,6 +21,8 @@ from sft_atlas.study.identity import digest
 from sft_atlas.study.model import Recipe
 from sft_atlas.tokenise import IGNORED
 from sft_atlas.tokenise import SCHEMA as TOKENS
+from sft_atlas.training import run as train
+from sft_atlas.training.trainer import trainer_arguments
 from tests.unit.helpers import content, snapshot, stand_in
 
 CPU = torch.device("cpu")
@@ -44,6 +45,7 @@ def place_tokens(root: Path, tokenizer: PreTrainedTokenizerBase, rows: int = 20)
 def train_spec(base: str, tokens: str, kept: list[int], seed: int = 0, **recipe: Any) -> dict[str, Any]:
     """The specification of a run on these tokens; without settings a full one with a constant learning rate."""
     defaults = {"method": "full", "learning_rate": 3e-3, "schedule": "constant", "batch_size": 8, "epochs": max(kept)}
+    defaults["precision"] = "fp32"
     identity = recipe_identity(Recipe.model_validate(defaults | {"max_length": 64} | recipe))
     settings = {"recipe": identity, "seed": seed, "threads": 1}
     run = digest(settings)
@@ -95,15 +97,15 @@ def model_bytes(run: Path, epoch: int) -> dict[str, bytes]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: made for name, (made, _) in snapshot(folder).items()}
+    """All that a run has made; its lease only counts its owners."""
+    return {name: made for name, (made, _) in snapshot(folder).items() if not name.startswith("lease/")}
 
 
 def recipe(**settings: Any) -> dict[str, Any]:
     return recipe_identity(Recipe.model_validate({"method": "full", "learning_rate": 1e-3, **settings}))
 
 
-def test_a_recipe_becomes_trls_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("SFT_ATLAS_MICRO_BATCH", raising=False)
+def test_a_recipe_becomes_trls_arguments(tmp_path: Path) -> None:
     settings = recipe(
         schedule="linear",
         warmup_steps=7,
@@ -113,34 +115,26 @@ def test_a_recipe_becomes_trls_arguments(monkeypatch: pytest.MonkeyPatch, tmp_pa
         max_gradient_norm=0.5,
         max_length=99,
     )
-    arguments = train.trainer_arguments(settings, 3, 2, CPU, tmp_path)
+    arguments = trainer_arguments(settings, 3, 2, CPU, tmp_path, splits=3)
     assert arguments.num_train_epochs == 5
     assert (arguments.learning_rate, arguments.lr_scheduler_type, arguments.warmup_steps) == (1e-3, "linear", 7)
-    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (12, 1)
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (4, 3)
     assert (arguments.weight_decay, arguments.max_grad_norm, arguments.max_length) == (0.1, 0.5, 99)
     assert (arguments.seed, arguments.data_seed) == (3, 3)
     assert not arguments.packing
-    assert not arguments.bf16
+    assert arguments.bf16
+    assert not trainer_arguments(recipe(precision="fp32"), 0, 1, CPU, tmp_path, 1).bf16
+    assert not trainer_arguments(recipe(precision="pure_bf16"), 0, 1, CPU, tmp_path, 1).bf16
     assert arguments.use_cpu
     assert arguments.save_strategy == "no"
     assert arguments.report_to == []
 
 
 def test_a_constant_schedule_ends_with_the_last_kept_epoch(tmp_path: Path) -> None:
-    arguments = train.trainer_arguments(recipe(schedule="constant", epochs=9), 0, 4, CPU, tmp_path)
+    arguments = trainer_arguments(recipe(schedule="constant", epochs=9), 0, 4, CPU, tmp_path, 1)
     assert (arguments.num_train_epochs, arguments.lr_scheduler_type) == (4, "constant")
-    warmed = train.trainer_arguments(recipe(schedule="constant", warmup_steps=3), 0, 4, CPU, tmp_path)
+    warmed = trainer_arguments(recipe(schedule="constant", warmup_steps=3), 0, 4, CPU, tmp_path, 1)
     assert (warmed.lr_scheduler_type, warmed.warmup_steps) == ("constant_with_warmup", 3)
-
-
-def test_a_batch_is_split_into_what_fits_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for micro, (device, steps) in {"4": (4, 4), "16": (16, 1), "64": (16, 1), "": (16, 1)}.items():
-        monkeypatch.setenv("SFT_ATLAS_MICRO_BATCH", micro)
-        arguments = train.trainer_arguments(recipe(batch_size=16), 0, 1, CPU, tmp_path)
-        assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (device, steps)
-    monkeypatch.setenv("SFT_ATLAS_MICRO_BATCH", "5")
-    with pytest.raises(ValueError, match="micro_batch_size: 5 does not divide the recipe's batch_size 16"):
-        train.trainer_arguments(recipe(batch_size=16), 0, 1, CPU, tmp_path)
 
 
 def test_a_run_keeps_its_epochs_and_says_what_it_did(bench: Bench, two_epochs: Path) -> None:
@@ -200,7 +194,7 @@ def test_an_epoch_that_is_there_is_not_touched(
     assert {f"epoch-01/{name}": file for name, file in before.items()}.items() <= after.items()
     assert "epoch-02/checkpoint.json" in after
     # nothing is trained where everything is there, although the manifest is written again
-    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("trained again"))
     own.run([1, 2])
     own.run([2])
     unchanged = snapshot(folder)
@@ -230,7 +224,7 @@ def test_a_damaged_epoch_is_made_again_alone(place: Callable[[Path], Bench], tmp
     damaged.write_bytes(damaged.read_bytes()[:-1])
     own.run([1, 2])
     after = snapshot(folder)
-    assert {name: made for name, (made, _) in after.items()} == {name: made for name, (made, _) in before.items()}
+    assert contents(folder) == {name: made for name, (made, _) in before.items() if not name.startswith("lease/")}
     assert all(after[name] == before[name] for name in before if name.startswith("epoch-01"))
 
 

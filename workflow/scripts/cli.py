@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from sft_atlas import prune, verify
 from sft_atlas.study.load import StudyError, load_config, read_yaml, study_path
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
@@ -19,8 +20,17 @@ def main(arguments: list[str] | None = None) -> int:
     why = commands.add_parser("why", help="say why a result would be made again, down to the field that changed")
     why.add_argument("target", help="a path below the results folder, or one of all, collect, analyse, report")
     why.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    check = commands.add_parser("verify", help="recompute the hashes of finished results; status 1 if any differs")
+    check.add_argument("paths", nargs="*", metavar="PATH", help="files or folders below the results; default: all")
+    check.set_defaults(run=verify.command)
+    spare = commands.add_parser("prune", help="list results that no study file refers to; with --yes, delete them")
+    spare.add_argument("studies", nargs="*", metavar="STUDY", help="further studies to keep: names, or paths")
+    spare.add_argument("--yes", action="store_true", help="delete what is listed")
+    spare.set_defaults(run=prune.command)
     options = parser.parse_args(arguments)
     try:
+        if "run" in options:
+            return int(options.run(options))
         results, plan = planned(options.study)
         if options.command == "why":
             lines = Reasons(plan, Path(results)).explain(options.target)

@@ -10,6 +10,7 @@ import importlib
 import os
 import platform
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import cpu_seconds, read_json, write_json
-from sft_atlas.study.identity import spec_file, spec_hash
+from sft_atlas.stopping import StoppedError
+from sft_atlas.study.identity import sha256, spec_file, spec_hash
 
 # stage → the module that has `run(spec, root)`
 STAGES = {
@@ -31,7 +33,7 @@ STAGES = {
     "perplexity": "sft_atlas.perplexity",
     "similarity": "sft_atlas.similarity",
     "contamination": "sft_atlas.contamination",
-    "train": "sft_atlas.train",
+    "train": "sft_atlas.training.run",
     "evaluate": "sft_atlas.evaluate",
     "weights": "sft_atlas.weights",
     "likelihoods": "sft_atlas.likelihoods",
@@ -84,21 +86,25 @@ def run(path: Path) -> None:
     started, before = time.time(), cpu_seconds()
     stage = importlib.import_module(STAGES[spec["stage"]])
     imported = cpu_seconds()
-    stage.run(spec, root)
-    _write_record(path, spec, started, imported - before, cpu_seconds() - imported)
+    facts = stage.run(spec, root) or {}
+    _write_record(path, spec, started, imported - before, cpu_seconds() - imported, facts)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one job by hand or from a rule; errors a user can mend are one line, others a traceback."""
     parser = argparse.ArgumentParser(prog="python -m sft_atlas.job", description=__doc__.splitlines()[0])
     parser.add_argument("spec", type=Path, help="the frozen specification, a file that ends in .spec.json")
-    path = parser.parse_args(arguments).spec
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs to train on, one process each (default: 1)")
+    asked = parser.parse_args(arguments)
+    path = asked.spec
     # only what comes from the hub may ask for it: compute nodes have no network, and a job must not depend on one
     fetches = path.exists() and "hub" in read_json(path)["identity"].get("source", {})
     if not fetches:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    if asked.gpus > 1:
+        os.environ["SFT_ATLAS_PROCESSES"] = str(asked.gpus)
     socket = os.environ.get("SFT_ATLAS_WORKER")
-    if socket and not fetches:
+    if socket and not fetches and asked.gpus == 1:
         from sft_atlas import worker
 
         return worker.request(Path(socket), path)
@@ -109,6 +115,9 @@ def guarded(path: Path) -> int:
     """Run a job; report its failure and return the exit status."""
     try:
         run(path)
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        return 128 + signal.SIGTERM
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("SFT_ATLAS_TRACEBACK"):
             traceback.print_exc()
@@ -120,13 +129,16 @@ def guarded(path: Path) -> int:
     return 0
 
 
-def _write_record(path: Path, spec: dict[str, Any], started: float, imports: float, cpu: float) -> None:
+def _write_record(
+    path: Path, spec: dict[str, Any], started: float, imports: float, cpu: float, facts: dict[str, Any]
+) -> None:
     record = path.with_name(path.name.replace(".spec.json", ".record.json"))
     write_json(
         record,
         {
             "stage": spec["stage"],
             "output": spec["output"],
+            "output_sha256": sha256(results_root(path, spec) / spec["output"]),
             "started": started,
             "wall_seconds": time.time() - started,
             "cpu_seconds": cpu,
@@ -138,6 +150,7 @@ def _write_record(path: Path, spec: dict[str, Any], started: float, imports: flo
             "python": platform.python_version(),
             "libraries": {name: _version(name) for name in LIBRARIES},
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
+            **({"facts": facts} if facts else {}),
         },
     )
 

@@ -51,7 +51,7 @@ def ensure_weights(train: Path, epoch: int, base: Path, root: Path) -> Path:
         decode(delta, base.with_name("model"), delta.with_name(delta.name.removesuffix(SUFFIX)))
     if not intact(folder, files):
         print(f"epoch {epoch}: its weights were released; training again", flush=True)
-        from sft_atlas.train import run as train_again
+        from sft_atlas.training.run import run as train_again
 
         train_again(read_json(train.with_name(f"{train.stem}.spec.json")), root)
     return folder / "model"

@@ -3,7 +3,7 @@
 Importing torch, TRL and lm-eval takes 5 to 10 CPU seconds, more than most jobs of a small study. The first job of a
 local workflow starts the worker; it listens on a socket in the workflow's own temporary folder, forks a child for each
 job, and ends when the workflow's process is gone. Jobs stay separate processes with separate failures and logs. On a
-cluster nothing of this is used: a job imports what it needs.
+cluster nothing of this is used: a job imports what it needs. Runs of one base find its weights loaded, too.
 """
 
 import array
@@ -19,11 +19,11 @@ import sys
 import time
 from pathlib import Path
 
-from sft_atlas.files import cpu_seconds, write_json
+from sft_atlas.files import cpu_seconds, read_json, write_json
 
 # What the costly stages import, in the order of their weight.
 PRELOADED = (
-    "sft_atlas.train",
+    "sft_atlas.training.run",
     "sft_atlas.evaluate",
     "sft_atlas.perplexity",
     "sft_atlas.tokenise",
@@ -34,6 +34,8 @@ PRELOADED = (
     "sft_atlas.embedding",
 )
 START_SECONDS = 300.0
+# A job whose client has gone is asked to stop, and has this long to save what it can go on from.
+STOP_SECONDS = 600.0
 # What importing cost and, once the workflow has ended, what the worker and its jobs used in all.
 RECORD = Path("logs/worker.json")
 
@@ -68,6 +70,7 @@ def serve(path: Path, owner: int) -> None:
         server.listen(64)
         temporary.replace(path)
         children: dict[int, socket.socket] = {}
+        stopping: dict[int, float] = {}
         while _alive(owner):
             ready, _, _ = select.select([server, *children.values()], [], [], 0.05)
             if server in ready:
@@ -75,10 +78,18 @@ def serve(path: Path, owner: int) -> None:
                 if child := _start(connection, server):
                     children[child] = connection
             for child, connection in list(children.items()):
-                _settle(children, child, connection, gone=connection in ready)
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGTERM)
+                if _settled(child, connection):
+                    del children[child]
+                elif connection in ready:
+                    # a client sends nothing after its request, so a readable connection is a closed one
+                    connection.close()
+                    del children[child]
+                    stopping[child] = _ask_to_stop(child)
+            _reap(stopping)
+        stopping |= {child: _ask_to_stop(child) for child in children}
+        while stopping:
+            _reap(stopping)
+            time.sleep(0.05)
     write_json(RECORD, record | {"cpu_seconds": cpu_seconds()})
     shutil.rmtree(path.parent, ignore_errors=True)
 
@@ -91,6 +102,8 @@ def _start(connection: socket.socket, server: socket.socket) -> int | None:
         return None
     outputs = array.array("i")
     outputs.frombytes(ancillary[0][2])
+    folder, spec = message.decode().split("\0")
+    _load_base(Path(folder) / spec)
     child = os.fork()
     if child:
         for descriptor in outputs:
@@ -100,7 +113,6 @@ def _start(connection: socket.socket, server: socket.socket) -> int | None:
     try:
         os.setpgid(0, 0)
         server.close()
-        folder, spec = message.decode().split("\0")
         os.chdir(folder)
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
@@ -116,20 +128,42 @@ def _start(connection: socket.socket, server: socket.socket) -> int | None:
         os._exit(status)
 
 
-def _settle(children: dict[int, socket.socket], child: int, connection: socket.socket, gone: bool) -> None:
+def _load_base(path: Path) -> None:
+    """Have the base of a run in memory before the fork; what goes wrong here is the job's own error to report."""
+    from sft_atlas import device, job
+
+    with contextlib.suppress(Exception):
+        spec = read_json(path)
+        if spec["stage"] == "train":
+            base = job.results_root(path, spec) / spec["inputs"]["base"]
+            device.load_for_children(base.with_name("model"))
+
+
+def _settled(child: int, connection: socket.socket) -> bool:
+    """Whether a job has ended; its client is told how."""
     ended, status = os.waitpid(child, os.WNOHANG)
     if ended:
         with contextlib.suppress(OSError):
             connection.sendall(str(os.waitstatus_to_exitcode(status) & 0xFF).encode())
         connection.close()
-        del children[child]
-    elif gone:
-        # a client sends nothing after its request, so a readable connection is a closed one: its job must not live on
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGTERM)
-        os.waitpid(child, 0)
-        connection.close()
-        del children[child]
+    return bool(ended)
+
+
+def _ask_to_stop(child: int) -> float:
+    """Ask a job and what it has started to stop; returns by when it must have."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGTERM)
+    return time.monotonic() + STOP_SECONDS
+
+
+def _reap(stopping: dict[int, float]) -> None:
+    """Forget the jobs that have stopped, and kill those whose time is over."""
+    for child, deadline in list(stopping.items()):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            del stopping[child]
+        elif time.monotonic() > deadline:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
 
 
 def _connect(path: Path) -> socket.socket:

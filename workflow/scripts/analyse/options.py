@@ -1,6 +1,8 @@
 """What a study may choose about its statistics."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class AnalysisOptions(BaseModel):
@@ -14,3 +16,38 @@ class AnalysisOptions(BaseModel):
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="probability with which intervals should cover the truth")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of all random draws")
+
+
+class Selection(BaseModel):
+    """How the candidates of a hyper-parameter search, every recipe at every kept epoch, are ranked (table `selection`).
+
+    The best of many noisy candidates is flattered by being chosen: its gain is no estimate of what it gains elsewhere.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    benchmarks: Annotated[
+        list[str],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        Field(min_length=1, description="Benchmarks (names or patterns) that judge."),
+    ]
+    statistic: Literal["mean_gain", "worst_gain", "mean_rank"] = Field(
+        "mean_gain",
+        description="What ranks: the mean gain over these benchmarks, the least of their gains, or the mean of the "
+        "ranks that they give (which needs no common scale).",
+    )
+    by: list[Literal["base", "sample", "method"]] = Field(
+        ["base", "method"],
+        description="One choice for each of these; over bases and samples not named, gains are averaged.",
+    )
+    ties: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Candidates within so many standard errors of the best one's value count as equal to it (1 is the "
+        "one-standard-error rule); mean_rank has no standard error, so that only equal ranks do.",
+    )
+    prefer: list[Literal["epoch", "learning_rate", "batch_size", "weight_decay"]] = Field(
+        ["epoch", "learning_rate", "weight_decay", "batch_size"],
+        description="Of equal candidates the one with the lowest of these, in this order, is chosen.",
+    )

@@ -20,6 +20,7 @@ from sft_atlas.analyse.layers import layer_agreement, layer_correlations, layer_
 from sft_atlas.analyse.maps import likelihood_map, model_map
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.prediction import cells, partials, prediction, recommend
+from sft_atlas.analyse.selection import selection
 from sft_atlas.analyse.statistics import Bootstrap
 from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out
 from sft_atlas.files import write_json
@@ -72,6 +73,7 @@ def analyse(folder: Path, out: Path, options: AnalysisOptions, labels: dict[str,
         Evidence(clean | results, labels, bootstrap), Evidence(given | everything, labels, bootstrap)
     )
     results["sensitivity"] = sensitivity(results["effects"], everything["effects"])
+    results["selection"] = selection(clean["gains"], labels.get("selection"), options.confidence)
     for name, frame in results.items():
         tables.write(frame, out, name)
 

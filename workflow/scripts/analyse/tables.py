@@ -19,6 +19,7 @@ from sft_atlas.analyse.columns import REAL, Table
 from sft_atlas.analyse.inputs import INPUTS, RECORDS
 from sft_atlas.analyse.outputs import OUTPUTS as GENERAL
 from sft_atlas.analyse.outputs_questions import QUESTIONS
+from sft_atlas.analyse.outputs_selection import SELECTION
 
 
 class TableError(ValueError):
@@ -27,7 +28,7 @@ class TableError(ValueError):
 
 AUDIT = ("audit", "suspects")
 """Tables of the audit, which the analysis reads."""
-OUTPUTS: dict[str, Table] = GENERAL | QUESTIONS
+OUTPUTS: dict[str, Table] = GENERAL | QUESTIONS | SELECTION
 TABLES: dict[str, Table] = INPUTS | OUTPUTS | RECORDS
 
 

@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from sft_atlas.price.sizes import BenchmarkSize, ModelSize, SampleSize, throughput
 from sft_atlas.study.model import Benchmark, Evaluation, Recipe
+from sft_atlas.training.sizes import activation_bytes, state_bytes
 
 Device = Literal["gpu", "cpu"]
-BYTES = {"fp32": 4, "bf16": 2}
+BYTES = {"fp32": 4, "bf16": 2, "pure_bf16": 2}
+GPUS_TOGETHER = (1, 2, 4, 8)
 MB = 1e6
 
 
@@ -24,7 +26,8 @@ class Cost:
     """What one job takes: wall seconds on its device, memory on host and GPU in MB, bytes that stay on disk.
 
     `weights` is the part of `disk` that holds fine-tuned weights, and `merged` what they would take with every adapter
-    merged into a model of its own; `exact` says that every size behind the numbers was counted, not estimated.
+    merged into a model of its own; `exact` says that every size behind the numbers was counted, not estimated;
+    `together` is the number of GPUs that share the job, each with `gpu_mem_mb`.
     """
 
     seconds: float
@@ -36,6 +39,7 @@ class Cost:
     merged: float = 0.0
     threads: int = 1
     exact: bool = True
+    together: int = 1
 
     def remains(self, kept: str) -> float:
         """Bytes of fine-tuned weights that stay: all, deltas, adapters, none, or everything merged."""
@@ -48,8 +52,8 @@ class Cost:
 
     @property
     def gpus(self) -> int:
-        """GPUs the job holds; no stage uses more than one."""
-        return 1 if self.device == "gpu" else 0
+        """GPUs the job holds: more than one only for training what one cannot hold."""
+        return self.together if self.device == "gpu" else 0
 
     @property
     def gpu_hours(self) -> float:
@@ -58,15 +62,21 @@ class Cost:
 
 
 def train_cost(
-    model: ModelSize, sample: SampleSize, recipe: Recipe, kept: list[int], micro_batch: int | None, on: Device
+    model: ModelSize,
+    sample: SampleSize,
+    recipe: Recipe,
+    kept: list[int],
+    micro_batch: int | None,
+    on: Device,
+    gpu_memory_gb: float,
 ) -> Cost:
     """One run to its last kept epoch.
 
-    seconds = start + read 2 N + epochs · (steps · step_seconds + T · padding · FLOP · N / C) + kept · write
-    GPU memory (full) = 16 N: weights, gradients and two moments of AdamW in fp32; (LoRA) 4 N and 16 per adapter weight;
-    both plus activations of a padded micro batch of t tokens under checkpointing: one bf16 vector of h per layer and
-    token, and 40 h bytes within the layer that is being recomputed. Host memory: 4 N while loading in fp32, 2 N while
-    saving. Checkpoints: N in the recipe's precision, or the adapter in fp32.
+    seconds = start + read 2 N + epochs · (steps · step_seconds + T · padding · FLOP · N / C / GPUs) + kept · write
+    GPU memory (full, AdamW) = 16 N: weights, gradients and two moments in fp32; (LoRA) 4 N and 16 per adapter weight,
+    shared by the GPUs of the job; plus activations of the padded micro-batch (training/sizes.py), which has as many
+    rows as fit, or as config.yaml says. As many GPUs as hold the model and one row: 1, 2, 4 or 8. Host memory: 4 N
+    while loading in fp32, 2 N while saving. Checkpoints: N in the recipe's precision, or the adapter in fp32.
     """
     speed, training = throughput()[on], throughput()["training"]
     epochs, n = max(kept), model.parameters
@@ -74,19 +84,27 @@ def train_cost(
     padded = min(sample.tokens * training["padding"], sample.rows * sample.longest)
     work = padded * training[recipe.method] * n / _rate(on, "train_share")
     saved = model.adapter(recipe.adapter.rank) * 4 if recipe.adapter else n * BYTES[recipe.precision]
+    trained = n if recipe.adapter is None else model.adapter(recipe.adapter.rank)
+    state = state_bytes(n, trained, recipe.precision, recipe.optimizer)
+    if recipe.adapter is not None:
+        state += 4 * trained
+    row = activation_bytes(model.hidden, model.layers) * sample.longest
+    room = gpu_memory_gb * 1000 * MB - throughput()["gpu"]["gpu_process_mb"] * MB if on == "gpu" else math.inf
+    together = next((gpus for gpus in GPUS_TOGETHER if state / gpus + row <= room), GPUS_TOGETHER[-1])
+    share = math.ceil(recipe.batch_size / together)
+    fitting = share if on == "cpu" else max(1, int((room - state / together) / row))
+    rows = min(micro_batch or fitting, share)
     seconds = (
         speed["start_seconds"]
         + _read(2 * n)
-        + epochs * (steps * speed["step_seconds"] + work)
+        + epochs * (steps * speed["step_seconds"] + work / together)
         + len(kept) * saved / throughput()["disk"]["write"]
     )
-    state = 16 * n if recipe.adapter is None else 4 * n + 16 * model.adapter(recipe.adapter.rank)
-    tokens = min(micro_batch or recipe.batch_size, recipe.batch_size) * sample.longest
-    activations = tokens * model.hidden * (2 * model.layers + 40)
     return _placed(
         on,
         seconds,
-        state + activations,
+        state / together + rows * row,
+        together=together,
         loading=6 * n,
         disk=len(kept) * saved,
         weights=len(kept) * saved,

@@ -37,7 +37,7 @@ def facts(plan: Plan, prices: Prices, jobs: Sequence[Job], gpus: int, gpu_memory
         "gpus": gpus,
         "gpu_memory_gb": gpu_memory_gb,
         "keep_weights": plan.study.keep_weights,
-        "too_large": _too_large(prices, jobs, gpu_memory_gb),
+        "several_gpus": _several_gpus(jobs),
         "on_gpu": any(job.cost.gpus for job in jobs),
         "total": asdict(total(jobs)),
         "stages": [{"stage": stage, **asdict(sums)} for stage, sums in by_stage(jobs).items()],
@@ -53,13 +53,7 @@ def facts(plan: Plan, prices: Prices, jobs: Sequence[Job], gpus: int, gpu_memory
     }
 
 
-def _too_large(prices: Prices, jobs: Sequence[Job], gpu_memory_gb: float) -> list[dict[str, Any]]:
-    """How many jobs of a stage need more than one GPU's memory, and how many still do with a micro batch of one row."""
-    least = Prices(prices.plan, prices.results, prices.device, 1, corrected=False)
-    found: dict[str, Counter[str]] = {}
-    for job in jobs:
-        if job.cost.gpu_mem_mb > 1000 * gpu_memory_gb:
-            spec = prices.plan.specs[job.output]
-            still = least.of(spec).gpu_mem_mb > 1000 * gpu_memory_gb
-            found.setdefault(job.stage, Counter()).update(jobs=1, at_least=int(still))
-    return [{"stage": stage, **counts} for stage, counts in found.items()]
+def _several_gpus(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """How many jobs of a stage one GPU cannot hold, and how many GPUs each of them asks for."""
+    found = Counter((job.stage, job.cost.gpus) for job in jobs if job.cost.gpus > 1)
+    return [{"stage": stage, "gpus": gpus, "jobs": count} for (stage, gpus), count in sorted(found.items())]

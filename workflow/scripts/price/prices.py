@@ -52,10 +52,16 @@ class Prices:
     """Prices by job, each worked out when it is first asked for."""
 
     def __init__(
-        self, plan: Plan, results: Path, device: str = "auto", micro_batch: int | None = None, corrected: bool = True
+        self,
+        plan: Plan,
+        results: Path,
+        device: str = "auto",
+        micro_batch: int | None = None,
+        corrected: bool = True,
+        gpu_memory_gb: float = 141,
     ) -> None:
         self.plan, self.results, self.device, self.micro_batch = plan, results, device, micro_batch
-        self.corrected = corrected
+        self.corrected, self.gpu_memory_gb = corrected, gpu_memory_gb
         self._costs: dict[str, Cost] = {}
         self._models: dict[str, ModelSize] = {}
         self._sizes: dict[str, SampleSize] = {}
@@ -117,7 +123,7 @@ class Prices:
         key: RunKey = self._keys[spec.output]
         model, sample = self._model(key.base), self._sample(key.sample, self.plan.run_tokens[key])
         recipe, epochs = self.plan.study.recipes[key.recipe], spec.identity["epochs"]
-        return costs.train_cost(model, sample, recipe, epochs, self.micro_batch, self._on(model))
+        return costs.train_cost(model, sample, recipe, epochs, self.micro_batch, self._on(model), self.gpu_memory_gb)
 
     def _evaluate_job(self, spec: Spec) -> Cost:
         key, study = self._keys[spec.output], self.plan.study

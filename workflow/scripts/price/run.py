@@ -85,10 +85,10 @@ def statements(facts: dict[str, Any], now: int) -> list[str]:
         f"Disk now: {size(now)}. At the end, and at peak with {facts['gpus']} {workers}, by the weights kept:",
         *(f"  {_disk(found, facts['keep_weights'])}" for found in facts["disk"]),
     ]
-    for found in facts["too_large"]:
+    for found in facts["several_gpus"]:
         lines.append(
-            f"{found['jobs']} jobs of {found['stage']} need more than the {facts['gpu_memory_gb']:g} GB of one GPU "
-            f"with the recipe's batch in memory; with micro_batch_size: 1 in config.yaml, {found['at_least']} still do."
+            f"{found['jobs']} jobs of {found['stage']} need more than the {facts['gpu_memory_gb']:g} GB of one GPU, "
+            f"even with one row in memory: each asks for {found['gpus']} GPUs."
         )
     estimated, jobs = facts["total"]["estimated"], facts["total"]["jobs"]
     lines.append(

@@ -94,9 +94,9 @@ class Schedule:
 def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
     """Play the jobs that are left through, in the order in which the rules' priorities have Snakemake start them.
 
-    Workers are GPUs: one that is free takes first what reads a run's weights, then the next in the plan. Jobs without a
-    GPU run beside them and wait for nobody; in a study that needs no GPU at all, workers are jobs at a time. Queues,
-    failures and machines that differ are not in it.
+    Workers are GPUs: one that is free takes first what reads a run's weights, then the next in the plan; a job that
+    shares several waits for all of them. Jobs without a GPU run beside them and wait for nobody; in a study that needs
+    no GPU at all, workers are jobs at a time. Queues, failures and machines that differ are not in it.
     """
     left = {job.output: job for job in jobs if not job.done}
     scarce = any(job.cost.gpus for job in left.values())
@@ -112,15 +112,15 @@ def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
     end: dict[str, float] = {}
     clock, free = 0.0, workers
 
-    def queued(output: str) -> bool:
-        return bool(left[output].cost.gpus) or not scarce
+    def takes(output: str) -> int:
+        return min(left[output].cost.gpus, workers) if scarce else 1
 
     def begin(output: str) -> None:
         start[output], end[output] = clock, clock + left[output].cost.seconds
         heapq.heappush(running, (end[output], output))
 
     def release(output: str) -> None:
-        if queued(output):
+        if takes(output):
             heapq.heappush(queue, (turns[output], output))
         else:
             begin(output)
@@ -129,11 +129,11 @@ def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
         if not waiting[output]:
             release(output)
     while queue or running:
-        while queue and free:
-            free -= 1
+        while queue and takes(queue[0][1]) <= free:
+            free -= takes(queue[0][1])
             begin(heapq.heappop(queue)[1])
         clock, ended = heapq.heappop(running)
-        free += queued(ended)
+        free += takes(ended)
         for follower in followers[ended]:
             waiting[follower] -= 1
             if not waiting[follower]:

@@ -11,6 +11,7 @@ from sft_atlas.report import (
     figures_factors,
     figures_gains,
     figures_layers,
+    figures_selection,
     interactive,
     interactive_layers,
     interactive_more,
@@ -227,6 +228,14 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
         ),
     ),
 }
+SEARCH = Plan(
+    "selection",
+    "Which training settings are best",
+    ("selection",),
+    figures_selection.explain,
+    draw=figures_selection.selection,
+)
+"""Stands last among the figures of training, in a study that declares a `selection`."""
 AUDIT = (
     Plan(
         "sensitivity",
@@ -262,11 +271,12 @@ NEEDS = {
 
 def draw(results: Results) -> dict[str, list[Drawn]]:
     """All figures, by question; those of the audit under `audit`."""
+    asked = QUESTIONS | {"audit": AUDIT}
+    if results["selection"].height:
+        training = list(QUESTIONS)[-1]
+        asked = asked | {training: (*asked[training], SEARCH)}
     with style.context():
-        return {
-            question: [_draw(plan, results) for plan in plans]
-            for question, plans in (QUESTIONS | {"audit": AUDIT}).items()
-        }
+        return {question: [_draw(plan, results) for plan in plans] for question, plans in asked.items()}
 
 
 def _draw(plan: Plan, results: Results) -> Drawn:

@@ -15,10 +15,12 @@ from sft_atlas.price.summary import hours
 from sft_atlas.report import figures, interactive, text, words
 from sft_atlas.report.costs import by_stage
 from sft_atlas.report.figures_gains import explain_gains, explain_matched
+from sft_atlas.report.figures_selection import html_table as selection_table
 from sft_atlas.report.html_tables import page_tables
 from sft_atlas.report.results import Results
 
 FINDINGS = (
+    "selection",
     "base_similarity",
     "variance",
     "predictors",
@@ -88,7 +90,7 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
         data=Markup(json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")),
         cost=by_stage(results["cost"]),
         hours=hours,
-        tables=page_tables(results),
+        tables=([selection_table(results)] if results["selection"].height else []) + page_tables(results),
         schemas=schemas.TABLES,
         versions={name: _version(value) for name, value in sorted(versions.items())},
         mixed=sorted(name for name, value in versions.items() if isinstance(value, list) and len(value) > 1),

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 from pydantic_core import PydanticUndefined
 
+from sft_atlas.study.grid import RecipeGrid
 from sft_atlas.study.model import Config, Recipe, Study
 from sft_atlas.study.table import TableStudy
 
@@ -57,6 +58,7 @@ SHOWN: dict[str, Any] = {
         "neighbour": 2,
     },
     "shots_path": "data/examples.jsonl",
+    "selection": {"benchmarks": ["math"], "statistic": "mean_gain", "by": ["base", "method"], "ties": 1},
 }
 
 
@@ -65,7 +67,10 @@ def generated() -> dict[Path, str]:
     # their schemas need polars, which planning a study does without
     from sft_atlas.analyse.tables import documentation
 
-    schemas = {"study": Study, "table-study": TableStudy, "config": Config}
+    # as files are written: reading one replaces grids by the recipes that they stand for
+    recipes = (dict[str, Recipe | RecipeGrid], Study.model_fields["recipes"])
+    written = create_model("Study", __base__=Study, __doc__=Study.__doc__, recipes=recipes)
+    schemas = {"study": written, "table-study": TableStudy, "config": Config}
     files = {
         ROOT / "workflow/schemas" / f"{name}.schema.json": json.dumps(model.model_json_schema(), indent=1) + "\n"
         for name, model in schemas.items()

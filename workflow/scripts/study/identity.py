@@ -17,7 +17,7 @@ STAGE_VERSIONS = {
     "tokens": 1,
     "perplexity": 1,
     "similarity": 1,
-    "train": 1,
+    "train": 2,
     "evaluate": 1,
     "weights": 1,
     "likelihoods": 1,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sft_atlas.study.grid import RecipeGrid, is_grid, members
 from sft_atlas.study.model import NAME, Config, Study
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -99,13 +100,27 @@ def read_yaml(path: Path) -> Any:
         raise StudyError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
 
 
+def check_device(config: Config, study: Study, path: Path) -> None:
+    """Refuse recipes that the machine of config.yaml cannot train, before any job.
+
+    Raises:
+        StudyError: names the recipe.
+    """
+    for name, recipe in study.recipes.items():
+        if config.device == "cpu" and recipe.optimizer != "adamw":
+            raise StudyError(
+                f"{path}: recipes.{name}.optimizer: found {recipe.optimizer!r}, which runs on a GPU only, and config.yaml "
+                "says device: cpu; use 'adamw'"
+            )
+
+
 def load_study(path: Path) -> Study:
     """Read and validate a study file.
 
     Raises:
         StudyError: one line for each problem: file, key path, what was found, what was expected, the nearest name.
     """
-    study = validate(Study, _declared(path, ()), path)
+    study = validate(Study, _without_grids(_declared(path, ()), path), path)
     problems = [
         f"{section}: {_shown(name)} is no valid name; use letters, digits and . _ - + (at most 64)"
         for section in ("bases", "datasets", "recipes", "blocks", "benchmarks")
@@ -135,6 +150,26 @@ def _declared(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise StudyError(f"{path}: extends: a study cannot extend itself, not even by way of {seen[-1].name}")
     return _declared(path.with_name(f"{parent}.yaml"), (*seen, path)) | declared
+
+
+def _without_grids(declared: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The same keys with every recipe that lists values (grid.py) replaced by the recipes it stands for."""
+    recipes = declared.get("recipes")
+    if not isinstance(recipes, dict):
+        return declared
+    expanded: dict[str, Any] = {}
+    for name, recipe in recipes.items():
+        found = {name: recipe}
+        if is_grid(name, recipe):
+            validate(RecipeGrid, recipe, path, ("recipes", name))
+            try:
+                found = members(name, recipe)
+            except ValueError as error:
+                raise StudyError(f"{path}: recipes.{name}: {error}") from None
+        if twice := found.keys() & (expanded.keys() | recipes.keys() - {name}):
+            raise StudyError(f"{path}: recipes.{name}: makes a second recipe named {min(twice)!r}; rename one of them")
+        expanded |= found
+    return declared | {"recipes": expanded}
 
 
 def load_config(config: dict[str, Any], path: Path = Path("config.yaml")) -> Config:
@@ -169,12 +204,13 @@ def study_path(config: Config, root: Path) -> Path:
     return path
 
 
-def validate(model: type[Model], declared: dict[str, Any], path: Path) -> Model:
-    """Validate a mapping against a model, with errors a user can act on (see `StudyError`)."""
+def validate(model: type[Model], declared: dict[str, Any], path: Path, place: Sequence[str] = ()) -> Model:
+    """Validate a mapping that stands at a place of a file, with errors a user can act on (see `StudyError`)."""
     try:
         return model.model_validate(declared)
     except ValidationError as error:
-        raise StudyError("\n".join(f"{path}: {line}" for line in _explain(model, error.errors()))) from None
+        lines = _explain(model, error.errors(), key_path(place))
+        raise StudyError("\n".join(f"{path}: {line}" for line in lines)) from None
 
 
 def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
@@ -186,7 +222,7 @@ def unknown(kind: str, found: str, valid: Iterable[str]) -> str:
     return f"unknown {kind} {_shown(found)}; expected one of: {shown or 'none declared'}{hint}"
 
 
-def _explain(model: type[BaseModel], problems: Sequence[Any]) -> list[str]:
+def _explain(model: type[BaseModel], problems: Sequence[Any], place: str = "") -> list[str]:
     """One line for each place that is wrong; of a mistyped key only that it is unknown, not also that it is missing."""
     lines: dict[str, list[str]] = {}
     missing: dict[str, list[str]] = {}
@@ -203,7 +239,10 @@ def _explain(model: type[BaseModel], problems: Sequence[Any]) -> list[str]:
         else:
             lines.setdefault(where, []).append(_expected(problem))
     lines |= {where: texts for where, texts in missing.items() if where not in mistyped}
-    return [f"{where or 'the file'}: {' or '.join(dict.fromkeys(texts))}" for where, texts in lines.items()]
+    return [
+        f"{'.'.join(filter(None, (place, where))) or 'the file'}: {' or '.join(dict.fromkeys(texts))}"
+        for where, texts in lines.items()
+    ]
 
 
 def _expected(problem: Any) -> str:

@@ -73,6 +73,8 @@ def expand(study: Study, path: Path) -> Matrix:
     _refuse_absent(study, path)
     if study.likelihoods and study.likelihoods.benchmarks:
         select(study.likelihoods.benchmarks, study.benchmarks, "benchmark", f"{path}: likelihoods.benchmarks")
+    if study.selection:
+        select(study.selection.benchmarks, study.benchmarks, "benchmark", f"{path}: selection.benchmarks")
     samples = _expand_samples(study, path)
     runs: dict[RunKey, Run] = {}
     missing: dict[tuple[RunKey, int], str] = {}

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sft_atlas.analyse.options import AnalysisOptions
+from sft_atlas.analyse.options import AnalysisOptions, Selection
 from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
 from sft_atlas.study.fields import (
     DataFile,
@@ -177,8 +177,13 @@ class Recipe(Strict):
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="AdamW's decoupled weight decay.")
     max_gradient_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     max_length: int = Field(default=2048, ge=8, description="Tokens of prompt and completion; longer rows are cut.")
-    precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="Compute type; weights and optimiser state are fp32 in both."
+    precision: Literal["fp32", "bf16", "pure_bf16"] = Field(
+        default="bf16",
+        description="fp32; bf16: computes in bf16 with weights and optimiser in fp32; pure_bf16: all of it in bf16, "
+        "which drops small updates.",
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        default="adamw", description="8-bit AdamW (GPU only) keeps two bytes a weight instead of eight."
     )
     lora: Lora | None = Field(default=None, description="Adapter settings (method lora only).")
 
@@ -320,7 +325,11 @@ class Study(Strict):
     bases: dict[str, Base] = Field(min_length=1, description="Pre-trained models by name.")
     datasets: dict[str, Dataset] = Field(min_length=1, description="Sources of examples by name.")
     samples: dict[str, Sample] = Field(min_length=1, description="Subsets and mixtures by name.")
-    recipes: dict[str, Recipe] = Field(min_length=1, description="Training settings by name.")
+    recipes: dict[str, Recipe] = Field(
+        min_length=1,
+        description="Training settings by name. A setting may list values if the name holds it: "
+        '`"full-lr{learning_rate}": {learning_rate: [1e-6, 1e-5], …}` makes one recipe for each.',
+    )
     seeds: Seeds = Field(default=[0], description="Seeds of every run, unless a block says others.")
     blocks: dict[str, Block] = Field(min_length=1, description="The matrix, as named products.")
     subsets: dict[str, Subset] = Field(default={}, description="Named parts of the matrix.")
@@ -340,6 +349,9 @@ class Study(Strict):
         description="Log-likelihoods of texts under every model, for the map of models; none: no such map.",
     )
     analyses: AnalysisOptions = Field(default=AnalysisOptions(), description="Options of the analyses.")
+    selection: Selection | None = Field(
+        default=None, description="A hyper-parameter search: rank all recipes and kept epochs by chosen benchmarks."
+    )
 
 
 class Config(BaseModel):
@@ -353,11 +365,22 @@ class Config(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models run.")
     micro_batch_size: int | None = Field(
-        default=None, ge=1, description="Examples in memory at once while training; none: the recipe's batch."
+        default=None, ge=1, description="Examples in memory at once while training; none: what the memory holds."
+    )
+    save_minutes: float = Field(
+        default=30, ge=0, description="Minutes between two saves of a run's resumable state; 0: after every step."
+    )
+    keep_state: bool = Field(
+        default=False, description="Keep the state of finished runs, for longer constant schedules to go on from."
+    )
+    deepspeed: str | None = Field(
+        default=None,
+        description="A DeepSpeed configuration (JSON) for training on several GPUs, checked before any job starts; "
+        "needs the extra: pip install '.[deepspeed]'.",
     )
     gpus: int = Field(default=8, ge=1, le=100_000, description="GPUs at a time, for the wall time in the plan.")
     gpu_memory_gb: float = Field(
-        default=141, gt=0, le=10_000, description="Memory of one GPU; the plan names the jobs that need more."
+        default=141, gt=0, le=10_000, description="Memory of one GPU; a run that needs more gets several."
     )
     check_disk: bool = Field(default=True, description="Refuse to start a run that writes more than the disk holds.")
     only: str = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+from sft_atlas.study.grid import search_facts
 from sft_atlas.study.identity import STAGE_VERSIONS, spec_file, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import Matrix, Run, RunKey
@@ -192,9 +193,11 @@ class Plan:
         """What the analysis knows beside the tables: families and languages of bases, facts about benchmarks."""
         bases = {name: {"family": base.family, "language": base.language} for name, base in self.study.bases.items()}
         facts = {"chance", "translation_of", "matches"}
+        search = search_facts(self.study)
         return {
             "bases": bases,
             "benchmarks": {n: b.model_dump(include=facts) for n, b in self.study.benchmarks.items()},
+            **({"selection": search} if search else {}),
         }
 
     def summary(self) -> str:

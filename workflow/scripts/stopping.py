@@ -1,0 +1,39 @@
+"""Being asked to stop: SLURM warns a job with SIGTERM before its time ends or it is preempted."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StoppedError(Exception):
+    """A job that was asked to stop has saved what it can go on from; not a failure of its own."""
+
+
+class StopRequest:
+    """Whether the process has been asked to stop."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The handler of the signal."""
+        self.received = True
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """While the block runs, SIGTERM only sets a flag, so that work ends where it can be taken up again.
+
+    Signals reach the main thread alone; elsewhere the flag stays unset.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = signal.signal(signal.SIGTERM, request)
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGTERM, before)
