@@ -40,9 +40,9 @@ def weights(repository: Repository) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_workflow_that_is_cut_off_goes_on(finished: Repository, tmp_path: Path, how: signal.Signals) -> None:
-    """Ctrl-C reaches everything in the terminal; the two others only Snakemake itself, as on a log-in node."""
+    """Ctrl-C reaches everything in the terminal, SIGKILL only Snakemake itself; the job may still be saving then."""
     finished.edit("tests/studies/trimmed.yaml", *LONGER)
     finished.edit("config.yaml", "device: auto", "save_minutes: 0\ndevice: auto")
     alone = Repository(tmp_path / "alone", finished.study)
@@ -58,10 +58,6 @@ def test_a_workflow_that_is_cut_off_goes_on(finished: Repository, tmp_path: Path
     else:
         workflow.send_signal(how)
     workflow.wait(120)
-    if how == signal.SIGTERM:
-        # Snakemake then starts nothing more, and waits for what runs
-        assert weights(finished) == weights(alone)
-        return
     assert "epoch-40/checkpoint.json" not in weights(finished)
     if how == signal.SIGKILL:
         finished.snakemake("--unlock")

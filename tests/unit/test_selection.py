@@ -23,6 +23,8 @@ RECIPE = {
     "max_gradient_norm": 1.0,
     "max_length": 128,
     "precision": "fp32",
+    "optimizer": "adamw",
+    "batching": "shuffled",
     "lora_rank": None,
     "lora_alpha": None,
 }

@@ -39,7 +39,9 @@ def place_tokens(root: Path, tokenizer: PreTrainedTokenizerBase, rows: int = 20)
         orient="row",
     )
     trained = sum(len(tail) for _, tail in ended)
-    return stand_in(root, "tokens/tiny/sums-00000000", table, "tokens.parquet", rows=rows, trained_tokens=trained)
+    return stand_in(
+        root, "tokens/tiny/sums-00000000", table, "tokens.parquet", rows=rows, trained_tokens=trained, truncated=0
+    )
 
 
 def train_spec(base: str, tokens: str, kept: list[int], seed: int = 0, **recipe: Any) -> dict[str, Any]:

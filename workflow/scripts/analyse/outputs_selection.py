@@ -11,6 +11,8 @@ RECIPE = (
     Column("max_gradient_norm", REAL, "", "gradients are clipped to this norm"),
     Column("max_length", COUNT, "tokens", "tokens of prompt and completion"),
     Column("precision", TEXT, "", "number formats of training, as the recipe says"),
+    Column("optimizer", TEXT, "", "AdamW with moments in fp32 or in 8 bits"),
+    Column("batching", TEXT, "", "which rows make a step: shuffled, by_length or packed"),
     Column("lora_rank", COUNT, "", "rank of the adapters; null for full", True),
     Column("lora_alpha", COUNT, "", "scale of the adapters; null for full", True),
 )

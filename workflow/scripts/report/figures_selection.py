@@ -20,6 +20,8 @@ SETTINGS = {
     "max_gradient_norm": "gradient norm",
     "max_length": "maximum length",
     "precision": "precision",
+    "optimizer": "optimizer",
+    "batching": "batching",
     "lora_rank": "LoRA rank",
     "lora_alpha": "LoRA alpha",
 }

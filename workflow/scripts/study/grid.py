@@ -100,7 +100,7 @@ def search_facts(study: Study) -> dict[str, Any] | None:
     settings = {"learning_rate", "schedule", "warmup_steps", "batch_size", "weight_decay", "max_gradient_norm"}
     recipes = {}
     for name, recipe in study.recipes.items():
-        values = recipe.model_dump(include=settings | {"max_length", "precision"})
+        values = recipe.model_dump(include=settings | {"max_length", "precision", "optimizer", "batching"})
         adapter = recipe.adapter
         lora = {"lora_rank": adapter.rank, "lora_alpha": adapter.alpha} if adapter else {}
         recipes[name] = values | {"lora_rank": None, "lora_alpha": None} | lora

@@ -109,8 +109,8 @@ def check_device(config: Config, study: Study, path: Path) -> None:
     for name, recipe in study.recipes.items():
         if config.device == "cpu" and recipe.optimizer != "adamw":
             raise StudyError(
-                f"{path}: recipes.{name}.optimizer: found {recipe.optimizer!r}, which runs on a GPU only, and config.yaml "
-                "says device: cpu; use 'adamw'"
+                f"{path}: recipes.{name}.optimizer: found {recipe.optimizer!r}, which runs on a GPU only, and "
+                "config.yaml says device: cpu; use 'adamw'"
             )
 
 

@@ -182,6 +182,10 @@ class Recipe(Strict):
         description="fp32; bf16: computes in bf16 with weights and optimiser in fp32; pure_bf16: all of it in bf16, "
         "which drops small updates.",
     )
+    batching: Literal["shuffled", "by_length", "packed"] = Field(
+        default="shuffled",
+        description="Which rows make a step: drawn; of like length; or packed to max_length, batch_size packs a step.",
+    )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         default="adamw", description="8-bit AdamW (GPU only) keeps two bytes a weight instead of eight."
     )

@@ -7,14 +7,15 @@ from typing import Any
 
 import polars as pl
 import torch
-from datasets import Dataset
 from peft import PeftModel
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from sft_atlas.device import load_model, prepare
+from sft_atlas.files import read_json
 from sft_atlas.stopping import StopRequest
-from sft_atlas.tokenise import IGNORED, load_tokenizer
+from sft_atlas.tokenise import load_tokenizer
+from sft_atlas.training.batches import dataset, sequences
 from sft_atlas.training.callbacks import EpochKeeper, Reporter, StateKeeper
 from sft_atlas.training.lease import Lease
 from sft_atlas.training.memory import micro_batch_tokens
@@ -87,7 +88,7 @@ def fit(
         adapter = trainer.model.peft_config["default"]
         adapter.base_model_name_or_path, _, adapter.revision = request.base.parent.name.rpartition("-")
     if rank == 0:
-        _announce(rows, recipe, splits, state)
+        _announce(read_json(request.tokens), rows.height, recipe, splits, state)
     if state:
         trainer.continue_from(state)
     try:
@@ -108,12 +109,14 @@ def fit(
             "went_on_from_step": int(state.name.rpartition("-")[2]) if state else None,
             "trained_in": str(next(trainer.model.parameters()).dtype).removeprefix("torch."),
             "optimizer": recipe["optimizer"],
+            "gpu": torch.cuda.get_device_name() if trainer.model.device.type == "cuda" else None,
+            "cuda": torch.version.cuda,
         },
     )
 
 
 def load(settings: dict[str, Any], base: Path, tokens: Path) -> tuple[PreTrainedTokenizerBase, Any, pl.DataFrame]:
-    """Tokenizer with a token to pad with, model on its device, and the rows (schema `tokenise.SCHEMA`)."""
+    """Tokenizer with a token to pad with, model on its device, and what is trained (see `sequences`)."""
     recipe = settings["recipe"]
     device = prepare(settings["threads"])
     check_optimizer(recipe["optimizer"], device)
@@ -122,7 +125,7 @@ def load(settings: dict[str, Any], base: Path, tokens: Path) -> tuple[PreTrained
         tokenizer.pad_token = tokenizer.eos_token
     set_seed(settings["seed"])
     model = load_model(base.with_name("model"), "bf16" if recipe["precision"] == "pure_bf16" else "fp32", device)
-    return tokenizer, model, pl.read_parquet(tokens.with_name("tokens.parquet"))
+    return tokenizer, model, sequences(pl.read_parquet(tokens.with_name("tokens.parquet")), recipe)
 
 
 def make_trainer(
@@ -141,11 +144,11 @@ def make_trainer(
     shard_on_cpu(arguments)
     lengths = rows["input_ids"].list.len().to_list()
     trainer = Trainer(
-        StepSampler(lengths, recipe["batch_size"], splits, seed, processes, rank),
+        StepSampler(lengths, recipe["batch_size"], splits, seed, processes, rank, recipe["batching"] == "by_length"),
         rows["row"].to_list(),
         model=model,
         args=arguments,
-        train_dataset=_dataset(rows, tokenizer.eos_token_id, processes),
+        train_dataset=dataset(rows, tokenizer.eos_token_id, processes),
         processing_class=tokenizer,
         peft_config=adapter_config(recipe["lora"]),
     )
@@ -184,20 +187,12 @@ def micro_batches(rows: pl.DataFrame, model: Any, recipe: dict[str, Any], proces
     return splits_for(batch, longest, micro_batch_tokens(model, recipe), processes)
 
 
-def _dataset(rows: pl.DataFrame, eos: int, processes: int) -> Dataset:
-    """Token ids and labels as TRL takes them; several processes need a row that trains nothing (see `StepSampler`)."""
-    columns = rows.select("input_ids", "labels")
-    if processes > 1:
-        blank = pl.DataFrame({"input_ids": [[eos, eos]], "labels": [[IGNORED, IGNORED]]}, schema=columns.schema)
-        columns = columns.vstack(blank)
-    return Dataset(columns.to_arrow())
-
-
-def _announce(rows: pl.DataFrame, recipe: dict[str, Any], splits: int, state: Path | None) -> None:
-    cut = int(rows["truncated"].sum())
+def _announce(counted: dict[str, Any], count: int, recipe: dict[str, Any], splits: int, state: Path | None) -> None:
+    packed = f" packed into {count} sequences" if recipe["batching"] == "packed" else ""
     print(
-        f"{rows.height} rows, {cut} of them cut at {recipe['max_length']} tokens; steps of {recipe['batch_size']} rows "
-        f"in {splits} micro-batch{'es' if splits > 1 else ''}" + (f"; goes on from {state.name}" if state else ""),
+        f"{counted['rows']} rows{packed}, {counted['truncated']} of them cut at {recipe['max_length']} tokens; "
+        f"steps of {recipe['batch_size']} in {splits} micro-batch{'es' if splits > 1 else ''}"
+        + (f"; goes on from {state.name}" if state else ""),
         flush=True,
     )
     if recipe["precision"] == "pure_bf16":

@@ -12,6 +12,7 @@ import torch
 
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_json, write_record, write_table
 from sft_atlas.stopping import StoppedError, stop_request
+from sft_atlas.training.batches import sequences
 from sft_atlas.training.fit import LOG_SCHEMA, Request, fit, keeps_state, state_made_from
 from sft_atlas.training.lease import Lease, lease
 from sft_atlas.training.memory import cannot_fit, is_out_of_memory
@@ -98,12 +99,13 @@ def label_audit(tokens: Path) -> dict[str, int]:
 def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Train in as many processes as there are GPUs for it; where memory runs out, with smaller micro-batches."""
     processes = int(os.environ.get("SFT_ATLAS_PROCESSES") or 1)
-    rows = read_json(request.tokens)["rows"]
+    recipe = request.settings["recipe"]
+    rows = sequences(pl.read_parquet(request.tokens.with_name("tokens.parquet")), recipe).height
     attempts: list[int] = []
     with stop_request() as stop:
         while True:
             splits = 2 * attempts[-1] if attempts else None
-            first = min(request.records) * math.ceil(rows / request.settings["recipe"]["batch_size"])
+            first = min(request.records) * math.ceil(rows / recipe["batch_size"])
             state = newest_state(request.states, state_made_from(request, processes), before_step=first)
             try:
                 if processes > 1:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
+# Steps whose rows are sorted together where a recipe batches by length; TRL and transformers take 50 as well.
+POOL = 50
+
 
 class StepSampler(BatchRebalanceSampler):
     """Each step holds the rows that TRL would give it; within a step, rows of like length share a micro-batch.
@@ -17,7 +20,14 @@ class StepSampler(BatchRebalanceSampler):
     """
 
     def __init__(
-        self, lengths: list[int], batch: int, splits: int, seed: int, processes: int = 1, rank: int = 0
+        self,
+        lengths: list[int],
+        batch: int,
+        splits: int,
+        seed: int,
+        processes: int = 1,
+        rank: int = 0,
+        by_length: bool = False,
     ) -> None:
         super().__init__(
             lengths,
@@ -28,6 +38,8 @@ class StepSampler(BatchRebalanceSampler):
             rank=rank,
             drop_last=False,
         )
+
+        self.by_length = by_length
 
     def __iter__(self) -> Iterator[list[int]]:
         """Micro-batches of this process: `splits` for each full step, then those of the rest."""
@@ -41,14 +53,21 @@ class StepSampler(BatchRebalanceSampler):
         return self.num_full_batches * self.grad_accum + self._splits_of_rest
 
     def steps(self, epoch: int) -> list[list[int]]:
-        """The rows of every optimiser step of an epoch (counted from 0), in TRL's order for the seed."""
+        """The rows of every optimiser step of an epoch (counted from 0), in TRL's order for the seed.
+
+        `by_length` sorts within pools of `POOL` steps before they are cut into steps, whose order is then shuffled.
+        """
         # accelerate's SeedableRandomSampler, which TRL uses by default, draws the same permutation
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order: list[int] = torch.randperm(len(self.lengths), generator=generator).tolist()
-        return [
-            order[start : start + self.effective_batch_size]
-            for start in range(0, len(order), self.effective_batch_size)
-        ]
+        size = self.effective_batch_size
+        if self.by_length:
+            whole = len(order) - self.remainder
+            pools = [order[start : min(start + POOL * size, whole)] for start in range(0, whole, POOL * size)]
+            ordered = [row for pool in pools for row in sorted(pool, key=lambda row: self.lengths[row])]
+            places = torch.randperm(whole // size, generator=generator).tolist()
+            order = [row for place in places for row in ordered[place * size : (place + 1) * size]] + order[whole:]
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     @property
     def _splits_of_rest(self) -> int:

@@ -133,7 +133,7 @@ def trainer_arguments(
         max_grad_norm=recipe["max_gradient_norm"],
         optim=OPTIMIZERS[recipe["optimizer"]],
         max_length=recipe["max_length"],
-        packing=False,
+        packing=recipe["batching"] == "packed",
         dataset_kwargs={"skip_prepare_dataset": True},
         seed=seed,
         data_seed=seed,
