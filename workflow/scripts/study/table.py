@@ -183,6 +183,7 @@ def plan_study(path: Path, root: Path) -> Plan:
         datasets={},
         benchmarks={},
         blocks={},
+        recipes={},
         threads=table.threads,
     )
     if matrix:
