@@ -16,6 +16,7 @@ wildcard_constraints:
     base=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
     sample=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
     recipe=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
+    source=r"(samples|benchmarks)/[^/]+",
     model=r"(bases|runs/[^/]+/[^/]+)/[^/]+",
     hash=r"[0-9a-f]{8}",
 
@@ -34,6 +35,7 @@ include: "rules/perplexity.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/weights.smk"
+include: "rules/likelihoods.smk"
 include: "rules/analyse.smk"
 include: "rules/price.smk"
 include: "rules/targets.smk"

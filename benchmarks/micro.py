@@ -1,6 +1,6 @@
 """Where the time of the micro study goes: imports, compute and Snakemake, per stage, with and without shared imports.
 
-    python benchmarks/micro.py [--study studies/micro.yaml] [--without]
+    python benchmarks/micro.py [--study studies/micro.yaml] [--without] [--keep]
 
 Runs the study from nothing in a temporary folder and reads the records that every job leaves. Compute is what jobs used
 after their imports; a job of its own pays its imports again, which `--without` measures on the same study in the same
@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="studies/micro.yaml")
     parser.add_argument("--without", action="store_true", help="run a second time with one process per job")
+    parser.add_argument("--keep", action="store_true", help="leave the results, and say where they are")
     options = parser.parse_args()
     print(f"calibration: {calibration():.2f} s for 200 products of 512 x 512 in one thread\n")
     for share in [True, False] if options.without else [True]:
@@ -79,7 +80,10 @@ def main() -> None:
             total = run_study(options.study, share, folder)
             report(total, share, folder)
         finally:
-            shutil.rmtree(folder)
+            if options.keep:
+                print(f"results: {folder / 'results'}")
+            else:
+                shutil.rmtree(folder)
 
 
 def report(total: dict[str, float], share: bool, folder: Path) -> None:

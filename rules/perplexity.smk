@@ -1,7 +1,8 @@
-# The three predictors of the study: perplexity and length under the base, and similarity to the benchmarks; beside
-# them, which rows of a sample hold a benchmark's items.
+# The three predictors of the study: perplexity and length under the base, and similarity to the benchmarks, by wording
+# and, where the study has a model for it, by meaning; beside them, which rows of a sample hold a benchmark's items.
 PERPLEXITY = "bases/{name}/perplexity-{hash}.parquet"
 SIMILARITY = "samples/{name}/similarity-{hash}.parquet"
+EMBEDDING = "{source}/embedding-{hash}.parquet"
 CONTAMINATION = "samples/{name}/contamination-{hash}.parquet"
 
 
@@ -37,6 +38,24 @@ rule measure_similarity:
         **needs(SIMILARITY),
     params:
         spec=job_param(SIMILARITY),
+    shell:
+        JOB
+
+
+rule embed_texts:
+    input:
+        job_inputs(EMBEDDING),
+    output:
+        in_results(EMBEDDING),
+    log:
+        "logs/embedding/{source}/{hash}.log",
+    conda:
+        ENVIRONMENT
+    threads: threads_of(EMBEDDING)
+    resources:
+        **needs(EMBEDDING),
+    params:
+        spec=job_param(EMBEDDING),
     shell:
         JOB
 

@@ -10,6 +10,10 @@ STAGE_TARGETS = {
     "train": [PLAN.train[key].output for key in PLAN.matrix.runs],
     "evaluate": [PLAN.scores[key].output for key in (*PLAN.bases, *PLAN.matrix.runs)],
     "weights": [PLAN.weights[key].output for key in PLAN.matrix.runs],
+    "likelihoods": [
+        PLAN.likelihoods[key].output for key in (*PLAN.bases, *PLAN.matrix.runs) if key in PLAN.likelihoods
+    ],
+    "embedding": [spec.output for spec in PLAN.embeddings.values()],
     "release": PLAN.released(),
     "audit": [STUDY_SPECS["audit"].output],
     "tables": [STUDY_SPECS["analyse"].output],

@@ -51,6 +51,7 @@ def test_its_claims_are_judged(imported: Repository) -> None:
         "best predictor",
         "upper layers",
         "peak depth",
+        "dimension",
     }
     assert verdicts["few components"] == "not"
     assert verdicts["family"] == "confirmed"

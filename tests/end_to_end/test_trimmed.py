@@ -31,7 +31,7 @@ def test_every_table_is_there_with_its_schema(results: Path) -> None:
     for name in tables.TABLES:
         path = results / "trimmed/tables" / f"{name}.parquet"
         tables.check(pl.read_parquet(path), name)
-        assert path.with_suffix(".csv").exists()
+        assert path.with_suffix(".csv").exists() == tables.TABLES[name].csv
 
 
 def test_every_cell_has_a_score_on_every_benchmark(results: Path) -> None:
@@ -85,6 +85,34 @@ def test_training_moved_every_layer_and_lora_only_its_targets(results: Path) -> 
     assert lora.filter(pl.col("module") == "attention")["norm"].min() > 0
 
 
+def test_every_model_has_its_likelihoods_and_its_place_on_the_map(results: Path) -> None:
+    table = pl.read_parquet(results / "trimmed/tables/likelihoods.parquet")
+    # ten checkpoints and two bases, twelve questions of each of two benchmarks
+    assert table.height == 12 * 24
+    assert (table["log_likelihood"] < 0).all()
+    placed = pl.read_parquet(results / "trimmed/tables/map.parquet").filter(kind="t-SNE of log-likelihoods")
+    assert placed.height == 12
+    assert placed["nearest"].null_count() == 0
+    layers = pl.read_parquet(results / "trimmed/tables/dimensions.parquet")
+    assert layers.height == 12 * 2
+
+
+def test_every_job_has_its_cost(results: Path) -> None:
+    cost = pl.read_parquet(results / "trimmed/tables/cost.parquet")
+    jobs = dict(cost["stage"].value_counts().iter_rows())
+    assert jobs["train"] == 6 and jobs["evaluate"] == jobs["likelihoods"] == 8 and jobs["base"] == 2
+    assert cost["wall_seconds"].min() > 0
+    assert cost.filter(stage="train")["seed"].to_list() == [0] * 6
+
+
+def test_losses_are_those_of_the_log(results: Path) -> None:
+    curves = pl.read_parquet(results / "trimmed/tables/curves.parquet")
+    run = next((results / "runs/calculator/math-40").glob("full-*"))
+    log = pl.read_parquet(run / "log.parquet")
+    mine = curves.filter(base="calculator", sample="math-40", recipe="full").sort("step")
+    assert mine.select("step", "loss", "learning_rate").equals(log.select("step", "loss", "learning_rate"))
+
+
 def test_the_report_opens_offline(results: Path) -> None:
     page = (results / "trimmed/report.html").read_text()
     assert "trimmed micro study" in page
@@ -99,7 +127,7 @@ def test_the_same_study_gives_the_same_bytes(
     """A second run, in another folder, without the worker that shares imports."""
     again = project(finished_run.study)
     again.edit("config.yaml", "device: auto", "device: cpu\nshare_imports: false\nonly: base=*r,sample=math-40")
-    again.snakemake("train", "evaluate", "weights", "perplexity")
+    again.snakemake("train", "evaluate", "weights", "likelihoods", "perplexity")
     first, second = scientific(results), scientific(again.folder / "results")
     made = {path for path in second if path in first}
     assert any(path.endswith("model.safetensors") for path in made)
@@ -128,6 +156,21 @@ def test_a_partial_report_tells_what_is_missing(finished: Repository) -> None:
         ("reader", "math-40", 2, "not evaluated"),
     ]
     assert "not evaluated" in (finished.folder / "results/trimmed-partial/report.html").read_text()
+
+
+def test_a_model_without_likelihoods_is_listed_and_not_on_the_map(finished: Repository) -> None:
+    run = next((finished.folder / "results/runs/reader/math-40").glob("full-*"))
+    for path in run.glob("likelihoods-*.parquet"):
+        path.unlink()
+    finished.snakemake("report_partial")
+    folder = finished.folder / "results/trimmed-partial/tables"
+    missing = pl.read_parquet(folder / "missing.parquet")
+    assert missing.select("base", "sample", "epoch", "reason").rows() == [
+        ("reader", "math-40", epoch, "likelihoods not measured") for epoch in (1, 2)
+    ]
+    placed = pl.read_parquet(folder / "map.parquet")
+    assert placed.filter(kind="t-SNE of log-likelihoods").height == 10
+    assert placed.filter(kind="PCA of scores").height == 12
 
 
 def test_cells_are_listed(finished_run: Repository) -> None:

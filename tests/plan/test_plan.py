@@ -28,6 +28,7 @@ def test_the_trimmed_study_plans_every_stage(project: Project) -> None:
         "train_run": 6,
         "evaluate_model": 8,
         "measure_weights": 6,
+        "measure_likelihoods": 8,
         "collect": 1,
         "audit_scores": 1,
         "analyse": 1,
@@ -50,6 +51,7 @@ def test_a_dry_run_writes_nothing(project: Project) -> None:
         ("block_adapters", {"make_base": 1, "train_run": 1, "evaluate_model": 2, "measure_weights": 1}),
         ("base_reader", {"make_base": 1, "train_run": 3, "evaluate_model": 4, "measure_weights": 3}),
         ("train", {"make_base": 2, "train_run": 6}),
+        ("likelihoods", {"make_base": 2, "train_run": 6, "measure_likelihoods": 8}),
     ],
 )
 def test_stages_bases_and_blocks_are_targets(project: Project, target: str, expected: dict[str, int]) -> None:

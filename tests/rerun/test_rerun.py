@@ -9,7 +9,7 @@ from tests.conftest import Planned, Repository
 
 STUDY = "tests/studies/trimmed.yaml"
 AGAIN = {"collect": 1, "audit_scores": 1, "analyse": 1, "report": 1}
-ONE_RUN = {"train_run": 1, "evaluate_model": 1, "measure_weights": 1}
+ONE_RUN = {"train_run": 1, "evaluate_model": 1, "measure_weights": 1, "measure_likelihoods": 1}
 
 
 def nothing(planned: Planned) -> bool:
@@ -54,7 +54,7 @@ def test_what_means_the_same_redoes_nothing(finished: Repository, old: str, new:
 
 
 def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
-    for module in ("train", "evaluate", "weights", "tokenise", "perplexity", "bases"):
+    for module in ("training/run", "evaluate", "weights", "tokenise", "perplexity", "likelihoods", "bases"):
         with (finished.folder / f"workflow/scripts/{module}.py").open("a") as file:
             file.write("\n# another line\n")
     assert nothing(finished.plan())
@@ -69,7 +69,8 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
             "datasets:\n  math:",
             "  newcomer:\n    micro: {architecture: olmo2, mixture: {math: 1, web: 1}, seed: 3, steps: 60, layers: 2, "
             "hidden_size: 32, intermediate_size: 64}\ndatasets:\n  math:",
-            {"make_base": 1, "measure_perplexity": 1, "train_run": 2, "measure_weights": 2, "evaluate_model": 3}
+            {"make_base": 1, "measure_perplexity": 1, "train_run": 2, "measure_weights": 2}
+            | {"evaluate_model": 3, "measure_likelihoods": 3}
             | AGAIN,
         ),
         (
@@ -86,6 +87,7 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
                 "train_run": 3,
                 "evaluate_model": 3,
                 "measure_weights": 3,
+                "measure_likelihoods": 3,
             }
             | AGAIN,
         ),
@@ -98,13 +100,17 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
         (
             "evaluation: {",
             "  reading: {micro: {topic: reading, items: 20}}\nevaluation: {",
-            {"prepare_benchmark": 1, "evaluate_model": 8, "measure_similarity": 3, "measure_contamination": 3} | AGAIN,
+            {"prepare_benchmark": 1, "evaluate_model": 8, "measure_similarity": 3, "measure_contamination": 3}
+            # texts are drawn of every benchmark
+            | {"measure_likelihoods": 8}
+            | AGAIN,
         ),
+        ("likelihoods: {texts: 12}", "likelihoods: {texts: 11}", {"measure_likelihoods": 8} | AGAIN),
         ("title: trimmed micro study", "analyses: {seed: 7}", {"analyse": 1, "report": 1}),
         # the analysis compares bases of one family
         ("  calculator:\n    micro:", "  calculator:\n    family: abacus\n    micro:", {"analyse": 1, "report": 1}),
     ],
-    ids=["learning rate", "base", "dataset", "seed", "epoch", "benchmark", "option of the analysis", "label"],
+    ids=["learning rate", "base", "dataset", "seed", "epoch", "benchmark", "texts", "option of the analysis", "label"],
 )
 def test_a_change_redoes_just_what_hangs_on_it(
     finished: Repository, old: str, new: str, expected: dict[str, int]

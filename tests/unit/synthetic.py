@@ -70,6 +70,9 @@ class Study:
     """How strongly the change of layers near depth 0.6 follows the gain."""
     layers: int = 6
     items: int = 200
+    texts: int = 30
+    embedded: bool = True
+    """Whether the study has an embedding model, by which similarity is that of wording and noise."""
     seed: int = 0
 
 
@@ -91,16 +94,21 @@ class _Draw:
         level = self.rng.uniform(0.8, 3.0, len(self.datasets))
         self.log_perplexity = level + self.rng.normal(0, 0.5, shape)
         self.similarity = self.rng.uniform(0.02, 0.3, (len(self.datasets), len(self.benchmarks)))
+        self.meaning = self.similarity + np.random.default_rng(study.seed + 2000).normal(0, 0.05, self.similarity.shape)
         self.tokens = self.rng.integers(40, 400, len(self.datasets))
         self.base_scores = self.rng.uniform(0.25, 0.6, (len(self.bases), len(self.benchmarks)))
+        # texts have draws of their own, so that all other numbers are as they were without them
+        self.text_rng = np.random.default_rng(study.seed + 1000)
+        self.text_levels = self.text_rng.normal(-60, 20, (len(self.bases), study.texts))
         self.cell_noise = self.rng.normal(0, study.noise, (*shape, len(self.benchmarks)))
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        rows: dict[str, list[dict]] = {name: [] for name in tables.INPUTS}
+        rows: dict[str, list[dict]] = {name: [] for name in tables.INPUTS | tables.RECORDS}
         for b, base in enumerate(self.bases):
             for k, benchmark in enumerate(self.benchmarks):
                 score = {"base": base, "epoch": 0, "score": float(self.base_scores[b, k]), "n": self.study.items}
                 rows["scores"].append(score | self._measure(benchmark) | {"stderr": 0.03})
+            self._texts(rows, b, {"base": base, "epoch": 0}, {}, 0.0)
             for d, dataset in enumerate(self.datasets):
                 for size in self.study.sizes if dataset != "all" else self.study.sizes[:1]:
                     self._sample(rows, b, d, base, dataset, size)
@@ -126,6 +134,7 @@ class _Draw:
                 | {"perplexity": perplexity, "perplexity_stderr": perplexity * 0.02, "mean_tokens": mean}
                 | {"perplexity_full": perplexity * 1.4, "perplexity_full_stderr": perplexity * 0.03}
                 | {"mean_completion_tokens": mean / 2, "similarity": float(self.similarity[d, k])}
+                | ({"embedding_similarity": float(self.meaning[d, k])} if self.study.embedded else {})
             )
         for recipe in self.study.recipes:
             for seed in self.study.seeds if size == self.study.sizes[0] else self.study.seeds[:1]:
@@ -155,9 +164,33 @@ class _Draw:
         rows["training"].append(
             key
             | {"run": f"{len(rows['training']):08x}", "epochs": 3, "steps": steps, "tokens": steps * 1000}
-            | {"final_loss": 1.5, "method": about["method"], "seconds": 12.5}
+            | {"final_loss": 1.5, "method": about["method"]}
+        )
+        for point in range(1, 13):
+            loss = 1.5 + 1.5 / point + 0.1 * b
+            step = {"step": point * max(1, steps // 12), "epoch": point / 4, "loss": loss, "grad_norm": 0.8}
+            rows["curves"].append(key | about | step | {"learning_rate": 1e-5 * (1 - point / 13)})
+        rows["cost"].append(
+            key
+            | {"stage": "train", "output": f"runs/{len(rows['cost']):04}/train.json", "wall_seconds": 12.5}
+            | {"cpu_seconds": 20.0, "gpu_seconds": 12.5, "peak_memory_mb": 900.0}
         )
         self._layers(rows, b, key, about, float(np.mean(gains)))
+        for epoch in (1, 3):
+            self._texts(rows, b, key | {"epoch": epoch}, about, 1.0)
+
+    def _texts(self, rows: dict[str, list[dict]], b: int, cell: dict, about: dict, shift: float) -> None:
+        """Log-likelihoods near the base's, and dimensions that part from it above depth 0.5."""
+        values = self.text_levels[b] + shift * self.text_rng.normal(0, 3, self.study.texts)
+        for text, value in enumerate(values):
+            named = {"benchmark": self.benchmarks[0], "item": f"{text}", "tokens": 20}
+            rows["likelihoods"].append(cell | named | {"log_likelihood": float(value)})
+        count = self.study.layers + b % 2
+        for layer in range(count):
+            depth = layer / (count - 1)
+            dimension = 8 + 4 * depth + shift * (depth > 0.5) + 0.1 * float(self.text_rng.normal())
+            found = {"dimension": dimension, "stderr": 0.5, "texts": self.study.texts}
+            rows["dimensions"].append(cell | about | {"layer": layer, "depth": depth} | found)
 
     def _layers(self, rows: dict[str, list[dict]], b: int, key: dict, about: dict, gain: float) -> None:
         count = self.study.layers + b % 2

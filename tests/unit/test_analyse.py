@@ -102,13 +102,23 @@ def test_a_dataset_effect_alone_is_seldom_taken_for_a_relation() -> None:
 
 def test_layers_that_follow_the_gain_are_found_at_their_depth(planted: dict[str, pl.DataFrame]) -> None:
     frame = layer_correlations(planted["layers"], planted["gains"], OPTIONS)
-    part = frame.filter(scope="within_base", module="all", method="full", target="mean_gain").sort("coefficient")
+    same = {"scope": "within_base", "module": "all", "method": "full", "target": "mean_gain"}
+    part = frame.filter(change="relative", **same).sort("coefficient")
     top = part.row(-1, named=True)
     assert top["depth"] == pytest.approx(0.6)
     assert top["ci_low"] > 0
     assert top["q"] < 0.05
     first = part.filter(pl.col("depth") == 0).row(0, named=True)
     assert first["ci_low"] < 0 < first["ci_high"]
+
+
+def test_raw_and_relative_change_are_told_apart(planted: dict[str, pl.DataFrame]) -> None:
+    """With norms that are noise, only the relative change follows the gain."""
+    layers = planted["layers"]
+    noise = np.random.default_rng(1).uniform(1, 2, layers.height)
+    frame = layer_correlations(layers.with_columns(norm=pl.Series(noise)), planted["gains"], OPTIONS)
+    part = frame.filter(scope="within_base", module="all", method="full", target="mean_gain", depth=0.6)
+    assert part.filter(change="relative")["q"].item() < 0.05 < part.filter(change="raw")["p"].item()
 
 
 def test_method_and_size_differences_cover_the_truth(planted: dict[str, pl.DataFrame]) -> None:

@@ -56,6 +56,18 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     ),
     "hub without revision": (HUB, "hub: {id: owner/model}", "bases.fetched.hub.revision", ["missing"]),
     # unknown names
+    "unknown benchmark of texts": (
+        "evaluation: {",
+        "likelihoods: {benchmarks: sum}\nevaluation: {",
+        "likelihoods.benchmarks",
+        ["'sum'", "'sums'?"],
+    ),
+    "unknown key of the texts": (
+        "evaluation: {",
+        "likelihoods: {text: 5}\nevaluation: {",
+        "likelihoods.text",
+        ["'texts'"],
+    ),
     "unknown base": ("bases: reader", "bases: raeder", "blocks.mixtures.bases", ["'raeder'", "'reader'?"]),
     "unknown sample": (INCLUDED, INCLUDED.replace("all", "al"), "blocks.mixtures.include[0].samples", ["'all'?"]),
     "unknown recipe": ("recipes: [decay]", "recipes: [dekay]", "blocks.schedules.recipes", ["'decay'?"]),

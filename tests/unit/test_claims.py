@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from sft_atlas.analyse import tables
-from sft_atlas.analyse.claims import CLAIMS, Found
+from sft_atlas.analyse.claims import CLAIMS
+from sft_atlas.analyse.decisions import Found
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.run import analyse, audit
 from sft_atlas.analyse.statistics import Interval
@@ -58,6 +59,10 @@ def test_planted_truths_are_confirmed_and_what_is_not_so_is_not(found: dict[str,
     # five points below full fine-tuning are not near
     assert found["LoRA near full"]["verdict"] == "not"
     assert found["LoRA near full"]["number"] == pytest.approx(-0.05, abs=0.01)
+    # dimensions part by 1 above depth 0.5, beside noise of 0.1; texts are nearest under models of one base
+    assert found["dimension"]["verdict"] == "confirmed"
+    assert found["dimension"]["ci_low"] > 4
+    assert found["clusters"]["verdict"] == "confirmed"
 
 
 def test_labels_are_needed_for_families(found: dict[str, dict], tmp_path: Path) -> None:

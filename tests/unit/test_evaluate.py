@@ -11,10 +11,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas import evaluate
+from sft_atlas.checkpoint import load_checkpoint
 from sft_atlas.data.benchmarks import SCHEMA as ITEMS
 from sft_atlas.data.sources import DataError
 from sft_atlas.device import load_model, prepare
-from sft_atlas.evaluate import ITEM_SCHEMA, SCHEMA, build_task, load_checkpoint
+from sft_atlas.evaluate import ITEM_SCHEMA, SCHEMA, build_task
 from sft_atlas.files import write_record
 from sft_atlas.prompt import completion, prompt
 from sft_atlas.study.model import Evaluation, Template

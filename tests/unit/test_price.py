@@ -134,6 +134,15 @@ def test_evaluation_costs_what_the_study_reports(study: Study) -> None:
     assert 1 / 3 < together < 1.5
 
 
+def test_likelihoods_cost_little_beside_evaluation(jobs: list[Job]) -> None:
+    """1,950 texts of some hundred tokens under 1,082 models: about the time of reading the weights."""
+    mine = [job for job in jobs if job.stage == "likelihoods"]
+    found = total(mine)
+    assert found.jobs == 353
+    assert 1 < found.gpu_hours < 0.01 * total([job for job in jobs if job.stage == "evaluate"]).gpu_hours
+    assert all(job.cost.mem_mb > 0 and job.cost.gpu_mem_mb < 80_000 for job in mine)
+
+
 def test_choices_by_likelihood_are_cheaper_than_generated_ones(jobs: list[Job]) -> None:
     evaluation = total([job for job in jobs if job.stage == "evaluate"])
     assert evaluation.gpu_hours < 8348

@@ -8,11 +8,16 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
 
 from sft_atlas.analyse.cells import final_gains, free_effects, over_seeds
+from sft_atlas.analyse.correlations import correlations
 from sft_atlas.analyse.interactions import agreement, benchmarks, cube, pca, similarity, variance, variance_shares
+from sft_atlas.analyse.maps import model_map
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.prediction import (
+    EMBEDDED,
     FEATURES,
+    MODELS,
     cells,
+    features_of,
     leave_one_base_out,
     partials,
     predict,
@@ -21,7 +26,7 @@ from sft_atlas.analyse.prediction import (
     ridge,
 )
 from sft_atlas.analyse.statistics import Bootstrap, components, disattenuated, jackknife, partial, reliability
-from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out, model_map
+from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out
 from tests.unit.synthetic import Study, tables_of
 
 EXACT = 1e-9
@@ -230,9 +235,19 @@ def test_planted_perplexity_predicts_better_than_the_mean(frames: dict[str, pl.D
 def test_only_perplexity_remains_given_the_others(frames: dict[str, pl.DataFrame]) -> None:
     table = partials(cells(frames["gains"], frames["predictors"]), BOOTSTRAP)
     rows = {row["predictor"]: row for row in table.iter_rows(named=True)}
-    assert set(rows) == set(FEATURES)
+    assert set(rows) == {*FEATURES, EMBEDDED}
     assert rows["log_perplexity"]["ci_high"] < 0
     assert abs(rows["similarity"]["coefficient"]) < 0.2
+
+
+def test_a_study_without_embeddings_predicts_by_the_other_features(frames: dict[str, pl.DataFrame]) -> None:
+    without = frames["predictors"].with_columns(pl.lit(None, pl.Float64).alias(EMBEDDED))
+    frame = cells(frames["gains"], without)
+    assert features_of(frame) == list(FEATURES)
+    assert set(partials(frame, BOOTSTRAP)["predictor"]) == set(FEATURES)
+    assert set(prediction(frame, BOOTSTRAP)["model"]) == set(MODELS)
+    found = correlations(frames["gains"], without, AnalysisOptions(bootstrap_draws=200, permutations=200))
+    assert EMBEDDED not in set(found["predictor"])
 
 
 def test_recommendations_rank_datasets_for_tuned_and_new_bases(frames: dict[str, pl.DataFrame]) -> None:

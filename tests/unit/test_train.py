@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from sft_atlas.evaluate import load_checkpoint
+from sft_atlas.checkpoint import load_checkpoint
 from sft_atlas.files import read_json
 from sft_atlas.study.build import recipe_identity
 from sft_atlas.study.identity import digest

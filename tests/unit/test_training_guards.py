@@ -63,7 +63,9 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bytes(
     alone, bench = place(tmp_path / "alone"), place(tmp_path / "stopped")
     alone.run([1, 2], schedule="cosine")
     at_step(monkeypatch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(StoppedError, match=rf"state saved at step {step + 1}; the same job goes on"):
+    with pytest.raises(
+        StoppedError, match=rf"after step {step + 1}: state saved at step {step + 1}; the same job goes on"
+    ):
         bench.run([1, 2], schedule="cosine")
     folder = folder_of(bench, [1, 2], schedule="cosine")
     assert states(folder) == [f"checkpoint-{step + 1}"]

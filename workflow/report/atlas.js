@@ -8,6 +8,7 @@
   const SHARED = ["base", "dataset", "method"];
   const COLOURS = ["#2f7fb8", "#e07b1a", "#3a9d57", "#a851c0", "#dd4477", "#18a5ad", "#b08a10", "#7466d6", "#8391a0",
     "#b0582c", "#79a93a", "#5b7fa8"];
+  const DASHES = ["none", "6 4", "2 3", "9 3 2 3"];
   const atlas = JSON.parse(document.getElementById("atlas-data").textContent);
   const state = { base: null, dataset: null, method: null };
   const tip = document.getElementById("tip");
@@ -41,6 +42,8 @@
   function number(value, format) {
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
     if (typeof value === "string") return value;
+    if (format === "plain") return String(Number(value.toPrecision(3)));
+    if (format === "small") return value === 0 ? "0" : value.toExponential(1).replace("-", "−");
     const digits = format === "points" ? 1 : format === "count" ? 0 : 2;
     const scaled = format === "points" ? value * 100 : value;
     const text = Math.abs(scaled).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -87,6 +90,10 @@
     for (let v = Math.ceil(low / step) * step; v <= high + step * 1e-9; v += step) found.push(Math.abs(v) < step / 1e6 ? 0 : v);
     return found;
   }
+  const decades = (low, high) => [1, 1.5, 2, 3, 5, 7].flatMap((m) => [-4, -3, -2, -1, 0, 1, 2, 3, 4, 5].map((p) => m * 10 ** p)).filter((v) => v >= low && v <= high);
+  // of ticks on a log axis, round ones first, those whose labels have room
+  const apart = (values, x, room) => [1, 3, 2, 5, 7, 1.5].flatMap((m) => values.filter((v) => Math.abs(v / 10 ** Math.floor(Math.log10(v) + 1e-9) - m) < 1e-6))
+    .reduce((kept, v) => (kept.every((other) => Math.abs(x(other) - x(v)) >= room) ? [...kept, v] : kept), []);
   const tickText = (value, format) => number(value, format).replace(/\.0+$/, "").replace(/(\.\d*?)0+$/, "$1").replace(/^\+/, "");
   function scale(low, high, from, to, log) {
     const f = log ? Math.log : (v) => v, a = f(low), b = f(high);
@@ -123,7 +130,8 @@
   }
   const colourOf = (chart, value) => {
     // a base or dataset keeps its colour in all figures
-    const all = chart.colours || (chart.colours = orderOf(chart.spec.colour) || levels(chart.rows, chart.spec.colour));
+    const order = orderOf(chart.spec.colour) || [];
+    const all = chart.colours || (chart.colours = [...order, ...levels(chart.rows, chart.spec.colour).filter((v) => !order.includes(v))]);
     return COLOURS[Math.max(0, all.indexOf(value)) % COLOURS.length];
   };
   function legend(chart, rows) {
@@ -133,6 +141,14 @@
       const item = document.createElement("span"), dot = document.createElement("i");
       dot.style.background = colourOf(chart, value);
       item.append(dot, document.createTextNode(value));
+      chart.key.appendChild(item);
+    }
+    const dashed = chart.spec.dash ? levels(chart.rows, chart.spec.dash, []) : [];
+    for (const [i, value] of dashed.length > 1 ? dashed.entries() : []) {
+      const item = document.createElement("span");
+      const sample = element("svg", { width: 28, height: 8, viewBox: "0 0 28 8", "aria-hidden": "true" }, item);
+      element("line", { x1: 0, x2: 28, y1: 4, y2: 4, "stroke-dasharray": DASHES[i % DASHES.length], class: "sample" }, sample);
+      item.append(document.createTextNode(` ${value}`));
       chart.key.appendChild(item);
     }
   }
@@ -174,13 +190,15 @@
       const spec = chart.spec, width = Math.min(Math.max(room, 320), 980), height = Math.min(520, Math.max(320, width * 0.6));
       const box = { left: 58, right: width - 12, top: 10, bottom: height - 46 };
       const points = rows.filter((row) => row[spec.x] !== null && row[spec.y] !== null);
+      // what has a ring is drawn last, over the others
+      if (spec.ring) points.sort((a, b) => (a[spec.ring] === null) - (b[spec.ring] === null));
       const svg = frame(chart, width, height);
       const pad = ([a, b]) => [a - (b - a || 1) * 0.04, b + (b - a || 1) * 0.04];
       const [x0, x1] = spec.log ? extent(points.map((r) => r[spec.x])) : pad(extent(points.map((r) => r[spec.x])));
       const [y0, y1] = pad(extent(points.map((r) => r[spec.y])));
       const x = scale(x0, x1, box.left + 6, box.right - 6, spec.log), y = scale(y0, y1, box.bottom, box.top);
-      const xt = spec.log ? [1, 1.5, 2, 3, 5, 7].flatMap((m) => [0.1, 1, 10, 100, 1000].map((p) => m * p)).filter((v) => v >= x0 && v <= x1) : ticks(x0, x1, width / 110);
-      axes(svg, box, x, y, chart, xt, ticks(y0, y1, 6));
+      const xt = spec.log ? decades(x0, x1) : ticks(x0, x1, width / 110);
+      axes(svg, box, x, y, chart, spec.log ? apart(xt, x, 40) : xt, ticks(y0, y1, 6));
       if (spec.diagonal) {
         const a = Math.max(x0, y0), b = Math.min(x1, y1);
         if (b > a) element("line", { x1: x(a), y1: y(a), x2: x(b), y2: y(b), class: "zero" }, svg);
@@ -194,20 +212,20 @@
     lines(chart, rows, room) {
       const spec = chart.spec, width = Math.min(Math.max(room, 320), 980), height = Math.min(460, Math.max(300, width * 0.5));
       const box = { left: 58, right: width - 14, top: 10, bottom: height - 46 }, svg = frame(chart, width, height);
-      const used = rows.filter((row) => row[spec.y] !== null);
+      const used = rows.filter((row) => row[spec.y] !== null && (!spec.log_y || row[spec.y] > 0));
       const [x0, x1] = extent(used.map((row) => row[spec.x]));
       const all = used.flatMap((row) => [row[spec.y], ...(spec.low && row[spec.low] !== null ? [row[spec.low], row[spec.high]] : [])]);
-      let [y0, y1] = extent(spec.zero === false ? all : [...all, 0]);
+      let [y0, y1] = extent(spec.zero === false || spec.log_y ? all : [...all, 0]);
       const gap = (y1 - y0 || 1) * 0.05;
-      [y0, y1] = [y0 - gap, y1 + gap];
-      const x = scale(x0, x1, box.left + 8, box.right - 8), y = scale(y0, y1, box.bottom, box.top);
-      axes(svg, box, x, y, chart, ticks(x0, x1, Math.min(10, width / 70)), ticks(y0, y1, 6));
+      [y0, y1] = spec.log_y ? [y0 / 1.1, y1 * 1.1] : [y0 - gap, y1 + gap];
+      const x = scale(x0, x1, box.left + 8, box.right - 8), y = scale(y0, y1, box.bottom, box.top, spec.log_y);
+      axes(svg, box, x, y, chart, ticks(x0, x1, Math.min(10, width / 70)), spec.log_y ? apart(decades(y0, y1), y, 22) : ticks(y0, y1, 6));
       const series = new Map();
       for (const row of used) {
         const key = spec.series.map((name) => row[name]).join("\u0000");
         series.set(key, [...(series.get(key) || []), row]);
       }
-      const dashes = ["", "6 4", "2 3", "9 3 2 3"], kinds = levels(chart.rows, spec.dash || "", []);
+      const kinds = levels(chart.rows, spec.dash || "", []);
       for (const part of series.values()) {
         part.sort((a, b) => a[spec.x] - b[spec.x]);
         const ink = colourOf(chart, part[0][spec.colour]);
@@ -216,9 +234,9 @@
           element("polygon", { points: edge.join(" "), style: `fill:${ink}`, class: "band" }, svg);
         }
         const line = part.map((row) => `${x(row[spec.x])},${y(row[spec.y])}`).join(" ");
-        element("polyline", { points: line, style: `stroke:${ink}`, class: "line", "stroke-dasharray": dashes[Math.max(0, kinds.indexOf(part[0][spec.dash]))] || "" }, svg);
+        element("polyline", { points: line, style: `stroke:${ink}`, class: spec.fine ? "line fine" : "line", "stroke-dasharray": DASHES[Math.max(0, kinds.indexOf(part[0][spec.dash])) % DASHES.length] }, svg);
         for (const row of part) {
-          const node = element("circle", { cx: x(row[spec.x]), cy: y(row[spec.y]), r: 3.4, style: `fill:${ink}`, class: "dot" }, svg);
+          const node = element("circle", { cx: x(row[spec.x]), cy: y(row[spec.y]), r: spec.fine ? 1.8 : 3.4, style: `fill:${ink}`, class: "dot" }, svg);
           mark(chart, node, [spec.series.map((name) => row[name]).filter((v) => v !== null).join(" · "), ...details(chart, row)]);
         }
       }
@@ -226,7 +244,7 @@
     dots(chart, rows, room) {
       const spec = chart.spec, used = rows.filter((row) => row[spec.x] !== null).slice(0, 80);
       const names = used.map((row) => spec.label.map((name) => row[name]).filter((v) => v !== null && v !== undefined && v !== "").join(" · "));
-      const width = Math.min(Math.max(room, 320), 980), left = Math.min(0.46 * width, 20 + 6.3 * Math.max(...names.map((n) => n.length)));
+      const width = Math.min(Math.max(room, 320), 980), left = Math.min(0.46 * width, 20 + 7 * Math.max(...names.map((n) => n.length)));
       const tall = 23, height = 12 + tall * used.length + 46;
       const box = { left, right: width - 14, top: 8, bottom: 12 + tall * used.length }, svg = frame(chart, width, height);
       const ends = used.flatMap((row) => [row[spec.x], row[spec.low], row[spec.high]].filter((v) => v !== null && v !== undefined));
@@ -237,7 +255,7 @@
       axes(svg, box, x, () => 0, chart, ticks(x0, x1, Math.max(2, (box.right - box.left) / 80)), []);
       used.forEach((row, i) => {
         const y = 12 + tall * (i + 0.5), node = element("g", {}, svg);
-        element("text", { x: left - 8, y: y + 4, "text-anchor": "end" }, node, short(names[i], Math.floor((left - 14) / 6.1)));
+        element("text", { x: left - 8, y: y + 4, "text-anchor": "end" }, node, short(names[i], Math.floor((left - 14) / 7)));
         const sure = row[spec.low] !== null && row[spec.low] !== undefined;
         const ink = spec.colour ? colourOf(chart, row[spec.colour]) : sure && (row[spec.low] > 0 || row[spec.high] < 0) ? COLOURS[0] : "var(--soft)";
         element("rect", { x: box.left, y: y - tall / 2, width: box.right - box.left, height: tall, class: "hit" }, node);
@@ -248,7 +266,7 @@
     },
     stack(chart, rows, room) {
       const spec = chart.spec, names = levels(rows, spec.y, orderOf(spec.y)), parts = spec.parts;
-      const width = Math.min(Math.max(room, 320), 980), left = Math.min(0.4 * width, 20 + 6.3 * Math.max(...names.map((n) => n.length)));
+      const width = Math.min(Math.max(room, 320), 980), left = Math.min(0.4 * width, 20 + 7 * Math.max(...names.map((n) => n.length)));
       const tall = 24, box = { left, right: width - 14, top: 8, bottom: 12 + tall * names.length }, svg = frame(chart, width, box.bottom + 46);
       const x = scale(0, 1, box.left, box.right);
       axes(svg, box, x, () => 0, chart, [0, 0.25, 0.5, 0.75, 1], []);
@@ -346,6 +364,17 @@
     const chart = { spec, rows: rowsOf(spec), chosen: {}, marks: [], at: -1 };
     const controls = document.createElement("div");
     controls.className = "controls";
+    if (spec.colours) {
+      const label = document.createElement("label"), select = document.createElement("select");
+      label.append("colour ", select);
+      spec.colours.forEach((name) => select.add(new Option(name, name)));
+      select.addEventListener("change", () => {
+        spec.colour = select.value;
+        chart.colours = null;
+        render(chart);
+      });
+      controls.appendChild(label);
+    }
     for (const choice of spec.choices || []) {
       const label = document.createElement("label"), select = document.createElement("select");
       label.append(`${choice.label} `, select);

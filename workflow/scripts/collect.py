@@ -3,16 +3,20 @@
 Which columns a table has is said in analyse/tables.py. A result that is not there is a row of the table `missing`.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from sft_atlas.analyse import tables
 from sft_atlas.files import read_json, write_json
 
 Rows = list[dict[str, Any]]
+CURVE_ROWS = 40
+"""Rows of table `curves` for one run, at most: what a figure can show, whatever the number of steps."""
 
 
 def run(spec: dict[str, Any], root: Path) -> None:
@@ -24,9 +28,10 @@ def run(spec: dict[str, Any], root: Path) -> None:
     for run_cell in identity["runs"]:
         _run(run_cell, identity, root, base_items, gathered)
     _samples(identity, root, gathered)
+    built = {name: tables.build(name, rows) for name, rows in gathered.items()}
+    built["likelihoods"] = likelihoods(identity, root)
     counts = {}
-    for name, rows in gathered.items():
-        table = tables.build(name, rows)
+    for name, table in built.items():
         tables.write(table, output.with_name("tables"), name)
         counts[name] = table.height
     write_json(output, {"rows": counts, "spec": spec["hash"]})
@@ -48,6 +53,28 @@ def paired_gain(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Any] | N
     }
 
 
+def curve(log: pl.DataFrame, epochs: int, rows: int = CURVE_ROWS) -> Rows:
+    """A run's log up to an epoch in at most so many rows: means over consecutive steps, as even in number as can be."""
+    # a run that was once trained further has more steps than the study asks for
+    steps = log.filter(pl.col("epoch") <= epochs + 1e-6).sort("step").fill_nan(None)
+    part = pl.int_range(pl.len()) * min(rows, steps.height) // pl.len()
+    summed = (
+        steps.with_columns(part=part)
+        .group_by("part")
+        .agg(pl.col("step", "epoch", "learning_rate").last(), pl.col("loss", "grad_norm").mean())
+    )
+    return summed.sort("part").drop("part").to_dicts()
+
+
+def cosine(one: list[float] | None, other: list[float] | None) -> float | None:
+    """The cosine of two vectors, -1..1; None where one of them is absent or 0."""
+    if one is None or other is None:
+        return None
+    a, b = np.asarray(one), np.asarray(other)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / length if length else None
+
+
 def _bases(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> dict[tuple[str, str, int], pl.DataFrame]:
     """Score rows of the bases; returns their per-item results by (base, benchmark, shots)."""
     items = {}
@@ -55,6 +82,8 @@ def _bases(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> d
         if paths["scores"] is None:
             gathered["missing"].append({"base": base, "epoch": 0, "reason": "not evaluated"})
             continue
+        if paths["likelihoods"]:
+            gathered["dimensions"] += [{"base": base, **row} for row in _layers(root / paths["likelihoods"])]
         path = root / paths["scores"]
         for row in pl.read_parquet(path).iter_rows(named=True):
             items[base, row["benchmark"], row["shots"]] = pl.read_parquet(path.parent / row.pop("items"))
@@ -85,13 +114,24 @@ def _run(
                 "method": cell["method"],
             }
         )
-    for stage, reason in (("train", "not trained"), ("scores", "not evaluated"), ("weights", "not measured")):
+        log = (root / cell["train"]).with_name("log.parquet")
+        if log.exists():
+            last = max(map(int, cell["epochs"]))
+            about = {**key, **described, "block": cell["epochs"][str(last)]}
+            gathered["curves"] += [about | row for row in curve(pl.read_parquet(log), last)]
+    reasons = {"train": "not trained", "scores": "not evaluated", "weights": "not measured"}
+    reasons |= {"likelihoods": "likelihoods not measured"} if identity["likelihoods"] else {}
+    for stage, reason in reasons.items():
         if cell[stage] is None:
             gathered["missing"] += [{**key, "epoch": int(epoch), "reason": reason} for epoch in cell["epochs"]]
             break
     if cell["weights"]:
         for row in pl.read_parquet(root / cell["weights"]).iter_rows(named=True):
             gathered["layers"].append({**key, **row, **described, "block": cell["epochs"][str(row["epoch"])]})
+    if cell["likelihoods"]:
+        for row in _layers(root / cell["likelihoods"]):
+            row |= {**described, "block": cell["epochs"][str(row["epoch"])]}
+            gathered["dimensions"].append({**key, **row})
     if not cell["scores"]:
         return
     path = root / cell["scores"]
@@ -106,6 +146,31 @@ def _run(
             gathered["gains"].append({**key, **row, **gain, "matched": matched})
 
 
+def _layers(path: Path) -> Iterator[dict[str, Any]]:
+    """Intrinsic dimensions by epoch and layer from a table of stage likelihoods."""
+    for epoch, layers in pl.read_parquet(path).select("epoch", "layers").iter_rows():
+        for row in pl.read_parquet(path.parent / layers).iter_rows(named=True):
+            yield {"epoch": epoch, **row}
+
+
+def likelihoods(identity: dict[str, Any], root: Path) -> pl.DataFrame:
+    """Table `likelihoods`: as frames, since it may have millions of rows."""
+    parts = [tables.empty("likelihoods")]
+    cells: Rows = [{"base": base, **paths} for base, paths in identity["bases"].items()]
+    for cell in [*cells, *identity["runs"]]:
+        if not cell["likelihoods"]:
+            continue
+        path = root / cell["likelihoods"]
+        for epoch, vector in pl.read_parquet(path).select("epoch", "vector").iter_rows():
+            key = {name: cell.get(name) for name in ("base", "sample", "recipe", "seed")} | {"epoch": epoch}
+            named = pl.read_parquet(path.parent / vector).with_columns(
+                pl.col("benchmark").replace_strict(identity["benchmarks"], return_dtype=pl.String),
+                *(pl.lit(value, tables.schema("likelihoods")[name]).alias(name) for name, value in key.items()),
+            )
+            parts.append(named.select(list(tables.schema("likelihoods"))))
+    return tables.arrange(tables.check(pl.concat(parts), "likelihoods"), "likelihoods")
+
+
 def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> None:
     """Rows of `samples` and `predictors`, of every base with every sample it is trained on."""
 
@@ -116,6 +181,11 @@ def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) ->
     @lru_cache
     def item_counts(path: str | None) -> dict[str, int]:
         return dict(pl.read_parquet(root / path).select("benchmark", "items").iter_rows()) if path else {}
+
+    @lru_cache
+    def embedded(kind: str, name: str) -> list[float] | None:
+        path = identity["embeddings"][kind].get(name)
+        return pl.read_parquet(root / path)["mean"].to_list()[0] if path else None
 
     for sample, path in identity["contamination"].items():
         if path:
@@ -151,6 +221,7 @@ def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) ->
                     **values,
                     **lengths,
                     "similarity": overlap.get(benchmark),
+                    "embedding_similarity": cosine(embedded("sample", sample), embedded("benchmark", benchmark)),
                     "dataset": identity["samples"][sample],
                     "size": facts["rows"],
                 }

@@ -10,22 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 from datasets import Dataset, DatasetDict
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from peft import PeftModel
-from transformers import PreTrainedModel
 
+from sft_atlas.checkpoint import open_model, place, weights_identity
 from sft_atlas.data.benchmarks import boxed
 from sft_atlas.data.sources import DataError
-from sft_atlas.device import TYPES, load_model, prepare
-from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
+from sft_atlas.device import prepare
+from sft_atlas.files import content_hash, read_json, recorded, write_record, write_table
 from sft_atlas.prompt import completion, prompt
-from sft_atlas.release import ensure_weights
 from sft_atlas.study.identity import digest
-from sft_atlas.tokenise import load_tokenizer
 
 SCHEMA = {
     "epoch": pl.Int64,
@@ -55,11 +51,11 @@ def run(spec: dict[str, Any], root: Path) -> None:
             settings |= {key: identity[key] for key in ("template", "settings", "threads")} | {"shots": shots}
             made_from = {
                 "version": spec["version"],
-                "model": _weights_identity(manifest, epoch),
+                "model": weights_identity(manifest, epoch),
                 "benchmark": content_hash(benchmarks[name]),
                 **settings,
             }
-            piece = _place(output, epoch) / f"{declared['items']}-{shots}shot-{digest(made_from)}.parquet"
+            piece = place(output, epoch, "scores") / f"{declared['items']}-{shots}shot-{digest(made_from)}.parquet"
             if recorded(piece.with_suffix(".json"), made_from) is None:
                 wanted[name, shots] = (piece, made_from)
             metric = metric_name(read_json(benchmarks[name]))
@@ -90,15 +86,6 @@ def score(items: pl.DataFrame) -> tuple[float | None, float | None, int]:
     return float(known.mean()), None if deviation is None else float(deviation) / n**0.5, n  # type: ignore[arg-type]
 
 
-def _place(output: Path, epoch: int) -> Path:
-    return (epoch_folder(output, epoch) if epoch else output.parent) / "scores"
-
-
-def _weights_identity(manifest: Path, epoch: int) -> str:
-    """What names the weights under evaluation: a base's manifest, or the record of a run's epoch."""
-    return content_hash(epoch_folder(manifest, epoch) / "checkpoint.json" if epoch else manifest)
-
-
 def _score(
     identity: dict[str, Any],
     root: Path,
@@ -107,16 +94,9 @@ def _score(
     benchmarks: dict[str, Path],
     wanted: dict[tuple[str, int], tuple[Path, dict[str, Any]]],
 ) -> None:
-    manifest = root / spec["inputs"]["model"]
     settings = identity["settings"]
     device = prepare(identity["threads"])
-    if epoch:
-        ensure_weights(manifest, epoch, root / spec["inputs"]["base"], root)
-        model = load_checkpoint(manifest, epoch, root / spec["inputs"]["base"], settings["precision"], device)
-        tokenizer = load_tokenizer(epoch_folder(manifest, epoch) / "manifest.json")
-    else:
-        model = load_model(manifest.with_name("model"), settings["precision"], device)
-        tokenizer = load_tokenizer(manifest)
+    model, tokenizer = open_model(spec["inputs"], epoch, root, settings["precision"], device)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     limit = min(settings["max_length"], getattr(model.config, "max_position_embeddings", settings["max_length"]))
@@ -141,17 +121,6 @@ def _score(
         write_record(piece.with_suffix(".json"), made_from, [piece])
         shown = score(table)[0]
         print(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}", flush=True)
-
-
-def load_checkpoint(manifest: Path, epoch: int, base: Path, precision: str, device: torch.device) -> PreTrainedModel:
-    """A run's model at an epoch; an adapter is merged into its base in fp32, then cast."""
-    folder = epoch_folder(manifest, epoch) / "model"
-    if not (folder / "adapter_config.json").exists():
-        return load_model(folder, precision, device)
-    model = PeftModel.from_pretrained(
-        load_model(base.with_name("model"), "fp32", device), folder, local_files_only=True
-    )
-    return model.merge_and_unload().to(TYPES[precision])
 
 
 def build_task(

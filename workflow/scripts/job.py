@@ -37,6 +37,8 @@ STAGES = {
     "train": "sft_atlas.training.run",
     "evaluate": "sft_atlas.evaluate",
     "weights": "sft_atlas.weights",
+    "likelihoods": "sft_atlas.likelihoods",
+    "embedding": "sft_atlas.embedding",
     "release": "sft_atlas.release",
     "price": "sft_atlas.price.run",
     "collect": "sft_atlas.collect",

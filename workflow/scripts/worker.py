@@ -30,6 +30,8 @@ PRELOADED = (
     "sft_atlas.bases",
     "sft_atlas.micro.pretrain",
     "sft_atlas.weights",
+    "sft_atlas.likelihoods",
+    "sft_atlas.embedding",
 )
 START_SECONDS = 300.0
 # A job whose client has gone is asked to stop, and has this long to save what it can go on from.

@@ -1,58 +1,32 @@
 """What the published study reported, claim by claim: confirmed, weak or not, with the number that says so.
 
 A claim is *confirmed* when its whole interval lies where the claim says, *weak* when only the estimate does, *not* when
-the estimate does not, and *undecided* when the tables lack what it needs. Limits that words like "few" or "near"
-need are constants here and stand in the column `rule`.
+the estimate does not, and *undecided* when the tables lack what it needs. How each is decided stands in decisions.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
+from sft_atlas.analyse import decisions as decide
 from sft_atlas.analyse import tables
-from sft_atlas.analyse.cells import MEASURE, RUN, known
-from sft_atlas.analyse.statistics import Array, Bootstrap, Interval, codes
-from sft_atlas.analyse.training import WIDTH
+from sft_atlas.analyse.cells import known
+from sft_atlas.analyse.decisions import (
+    ALIKE,
+    FEW_COMPONENTS,
+    LITTLE,
+    MOST_VARIANCE,
+    NEAR,
+    PARTING,
+    PEAK,
+    TOGETHER,
+    Evidence,
+    Found,
+)
 
 Row = dict[str, Any]
-FEW_COMPONENTS, MOST_VARIANCE = 5, 0.9
-LITTLE = 0.1
-NEAR = 0.02
-ALIKE = (0.8, 1.25)
-TOGETHER = 0.3
-PEAK = (0.5, 0.7)
-CODE, MATHS = ("humaneval", "mbpp", "code"), ("math", "gsm8k")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the analyses of one set of cells found; `frames` are the input and output tables."""
-
-    frames: Mapping[str, pl.DataFrame]
-    labels: dict[str, Any]
-    bootstrap: Bootstrap
-
-
-@dataclass(frozen=True)
-class Found:
-    """A number with its interval and count, and the limits between which the claim holds."""
-
-    number: Interval
-    n: str
-    low: float = -np.inf
-    high: float = np.inf
-
-    @property
-    def verdict(self) -> str:
-        """confirmed, weak or not."""
-        inside = self.low < self.number.estimate < self.high
-        if not np.isfinite(self.number.low):
-            return "weak" if inside else "not"
-        whole = self.low < self.number.low and self.number.high < self.high
-        return "confirmed" if inside and whole else "weak" if inside else "not"
 
 
 @dataclass(frozen=True)
@@ -94,236 +68,6 @@ def _columns(found: Found | None, suffix: str) -> Row:
     return {f"{name}{suffix}": known(value) for name, value in ends.items()} | {f"n{suffix}": found.n}
 
 
-def _interval(row: Mapping[str, Any], estimate: str) -> Interval:
-    ends = (row[name] if row[name] is not None else float("nan") for name in ("ci_low", "ci_high"))
-    return Interval(row[estimate], *ends)
-
-
-def _row(frame: pl.DataFrame, **values: Any) -> Row | None:
-    """The first row with these values; None without one."""
-    for name, value in values.items():
-        frame = frame.filter(pl.col(name).is_null() if value is None else pl.col(name) == value)
-    return frame.row(0, named=True) if frame.height else None
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def few_components(evidence: Evidence) -> Found | None:
-    """Cumulative share of the first components of effects, benchmarks as columns."""
-    frame = evidence.frames["pca"].filter(pl.col("cumulative").is_not_null())
-    row = _row(frame, scope="benchmarks", component=FEW_COMPONENTS)
-    return row and Found(
-        _interval(row, "cumulative"), f"{row['n_columns']} benchmarks, {row['n_rows']} cells", MOST_VARIANCE
-    )  # type: ignore[return-value]
-
-
-def few_patterns(evidence: Evidence) -> Found | None:
-    """Cumulative share of the first components, bases as columns."""
-    frame = evidence.frames["pca"].filter(pl.col("cumulative").is_not_null())
-    row = _row(frame, scope="bases", component=FEW_COMPONENTS)
-    return row and Found(
-        _interval(row, "cumulative"), f"{row['n_columns']} bases, {row['n_rows']} cells", MOST_VARIANCE
-    )  # type: ignore[return-value]
-
-
-def same_family(evidence: Evidence) -> Found | None:
-    """Pairs of one family against the others."""
-    row = _row(evidence.frames["similarity"], scope="difference by family")
-    return row and Found(
-        _interval(row, "coefficient"), f"{row['n_pairs']} pairs of bases, p {_probability(row['p'])}", 0.0
-    )  # type: ignore[return-value]
-
-
-def language_little(evidence: Evidence) -> Found | None:
-    """Pairs of one language against the others."""
-    row = _row(evidence.frames["similarity"], scope="difference by language")
-    return row and Found(
-        _interval(row, "coefficient"), f"{row['n_pairs']} pairs of bases, p {_probability(row['p'])}", high=LITTLE
-    )  # type: ignore[return-value]
-
-
-def code_helps_maths(evidence: Evidence) -> Found | None:
-    """Score on maths after code data, minus that after data that trains neither, per base."""
-    matches = {name: label.get("matches") or [] for name, label in evidence.labels.get("benchmarks", {}).items()}
-    code = {dataset for name in CODE for dataset in matches.get(name, [])}
-    maths = {dataset for name in MATHS for dataset in matches.get(name, [])}
-    effects = evidence.frames["free"].filter(pl.col("benchmark").is_in(MATHS) & ~pl.col("dataset").is_in(list(maths)))
-    kind = effects.with_columns(code=pl.col("dataset").is_in(list(code)))
-    key = ["base", "recipe", "size", *MEASURE]
-    sides = kind.group_by(*key, "code").agg(pl.col("score").mean()).sort(*key, "code")
-    pairs = sides.filter("code").join(sides.filter(~pl.col("code")), on=key, suffix="_other")
-    if pairs.is_empty():
-        return None
-    mean = evidence.bootstrap.mean((pairs["score"] - pairs["score_other"]).to_numpy(), pairs["base"].to_numpy())
-    return Found(mean, f"{pairs['base'].n_unique()} bases", 0.0)
-
-
-def perplexity_negative(evidence: Evidence) -> Found | None:
-    """Rank correlation of perplexity with gain between datasets, on one base and benchmark."""
-    row = _overall(evidence, "log_perplexity")
-    return row and Found(
-        _interval(row, "coefficient"), f"{row['n_clusters']} datasets, {row['n_cells']} cells", high=0.0
-    )  # type: ignore[return-value]
-
-
-def perplexity_best(evidence: Evidence) -> Found | None:
-    """How much stronger perplexity goes with gain than the next property."""
-    own, others = _overall(evidence, "log_perplexity"), [_overall(evidence, p) for p in ("mean_tokens", "similarity")]
-    rest = [abs(row["coefficient"]) for row in others if row]
-    if own is None or not rest:
-        return None
-    lead = abs(own["coefficient"]) - max(rest)
-    return Found(Interval(lead, float("nan"), float("nan")), f"{own['n_cells']} cells", 0.0)
-
-
-def _overall(evidence: Evidence, predictor: str) -> Row | None:
-    frame = evidence.frames["correlations"].filter(pl.col("coefficient").is_not_null())
-    return _row(frame, predictor=predictor, scope="within_base", benchmark=None, method=None, size=None)
-
-
-def change_grows(evidence: Evidence) -> Found | None:
-    """Relative change of the upper half of layers over that of the lower half, per run."""
-    layers = evidence.frames["layers"].filter((pl.col("module") == "all") & pl.col("relative").is_not_null())
-    layers = layers.filter(pl.col("epoch") == pl.col("epoch").max().over(RUN))
-    halves = layers.group_by(*RUN).agg(
-        pl.col("relative").filter(pl.col("depth") > 0.5).mean().alias("top"),
-        pl.col("relative").filter(pl.col("depth") < 0.5).mean().alias("bottom"),
-    )
-    halves = halves.drop_nulls(["top", "bottom"]).filter(pl.col("bottom") > 0).sort(RUN)
-    if halves.is_empty():
-        return None
-    ratio = (halves["top"] / halves["bottom"]).log().to_numpy()
-    mean = evidence.bootstrap.mean(ratio, halves["base"].to_numpy())
-    return Found(Interval(*np.exp([mean.estimate, mean.low, mean.high])), f"{halves.height} runs", 1.0)
-
-
-def peak_in_the_middle(evidence: Evidence) -> Found | None:
-    """Depth at which the change of layers goes with the gain most."""
-    row = _row(evidence.frames["layer_peaks"], change="relative", target="mean_gain", module="all", method="full")
-    return row and Found(_interval(row, "depth"), f"{row['n_runs']} runs", *PEAK)  # type: ignore[return-value]
-
-
-def clusters_by_base(evidence: Evidence) -> Found | None:
-    """Share of models whose nearest neighbour on the map (outside their own run) has the same base, over chance."""
-    frame = evidence.frames["map"].filter((pl.col("kind") == "PCA of scores") & pl.col("sample").is_not_null())
-    if frame["base"].n_unique() < 3:
-        return None
-    place = frame.select("x", "y").to_numpy()
-    run = codes(*(frame[name].cast(pl.String).to_numpy() for name in RUN))
-    base = codes(frame["base"].to_numpy())
-    distance = ((place[:, None] - place[None]) ** 2).sum(axis=-1)
-    distance[run[:, None] == run[None]] = np.inf
-    same = (base[distance.argmin(axis=1)] == base).astype(float)
-    chance = np.array([(base == b).mean() for b in base])
-    # each base counts alike, however many models it has
-    weight = 1 / np.bincount(base)[base]
-    totals = np.stack([same * weight, chance * weight], axis=-1)
-    lift = evidence.bootstrap.interval(totals, _ratio, base)
-    return Found(lift, f"{frame.height} models of {frame['base'].n_unique()} bases", 2.0)
-
-
-def _ratio(totals: Array) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return totals[..., 0] / totals[..., 1]
-
-
-def epochs_converge(evidence: Evidence) -> Found | None:
-    """Mean absolute change of score in a run's last epoch over that in its second."""
-    scores = evidence.frames["whole scores"].filter(pl.col("sample").is_not_null() & pl.col("score").is_not_null())
-    key = [*RUN, *MEASURE]
-    several = scores.filter(pl.col("epoch").n_unique().over(key) >= 4).sort(*key, "epoch")
-    steps = several.with_columns(step=((pl.col("score") - pl.col("score").shift().over(key)) / WIDTH).abs()).drop_nulls(
-        "step"
-    )
-    if steps.is_empty():
-        return None
-    ends = steps.group_by(key, maintain_order=True).agg(
-        pl.col("step").first().alias("first"), pl.col("step").last().alias("last")
-    )
-    cluster = codes(*(ends[name].cast(pl.String).to_numpy() for name in RUN))
-    ratio = evidence.bootstrap.interval(ends.select("last", "first").to_numpy(), _ratio, cluster)
-    return Found(ratio, f"{int(cluster.max()) + 1} runs", high=0.5)
-
-
-def larger_on_the_rim(evidence: Evidence) -> Found | None:
-    """Distance on the map from the middle of the base's models: the larger sample minus the smaller, alike
-    otherwise.
-    """
-    frame = evidence.frames["map"].filter((pl.col("kind") == "PCA of scores") & pl.col("sample").is_not_null())
-    frame = frame.filter(pl.col("dataset") != pl.col("sample"))
-    away = frame.with_columns(
-        radius=(
-            (pl.col("x") - pl.col("x").mean().over("base")) ** 2 + (pl.col("y") - pl.col("y").mean().over("base")) ** 2
-        ).sqrt()
-    )
-    key = ["base", "dataset", "recipe", "epoch"]
-    sizes = sorted(away["size"].drop_nulls().unique())
-    if len(sizes) < 2:
-        return None
-    small, large = (away.filter(pl.col("size") == size).select(*key, "radius") for size in (sizes[0], sizes[-1]))
-    pairs = large.join(small, on=key, suffix="_small").sort(key)
-    if pairs.is_empty():
-        return None
-    cluster = codes(pairs["base"].to_numpy(), pairs["dataset"].to_numpy())
-    mean = evidence.bootstrap.mean((pairs["radius"] - pairs["radius_small"]).to_numpy(), cluster)
-    return Found(mean, f"{pairs.height} pairs, {sizes[-1]:,} against {sizes[0]:,} rows", 0.0)
-
-
-def lora_near_full(evidence: Evidence) -> Found | None:
-    """Paired difference of score between LoRA and full fine-tuning at the last epoch."""
-    scores = evidence.frames["whole scores"].filter(
-        pl.col("sample").is_not_null() & pl.col("held_out").is_null() & pl.col("score").is_not_null()
-    )
-    last = scores.filter(pl.col("epoch") == pl.col("epoch").max().over(RUN)).with_columns(pl.col("score") / WIDTH)
-    key = ["base", "sample", "schedule", *MEASURE]
-    cells = last.group_by(*key, "method").agg(pl.col("score").mean())
-    sides = [cells.filter(pl.col("method") == method) for method in ("full", "lora")]
-    pairs = sides[1].join(sides[0], on=key, suffix="_full", nulls_equal=True).sort(key)
-    if pairs.is_empty():
-        return None
-    cluster = codes(pairs["base"].to_numpy(), pairs["sample"].to_numpy())
-    mean = evidence.bootstrap.mean((pairs["score"] - pairs["score_full"]).to_numpy(), cluster)
-    return Found(mean, f"{pairs.height} pairs of {pairs['base'].n_unique()} bases", -NEAR, NEAR)
-
-
-def lora_early(evidence: Evidence) -> Found | None:
-    """Mean absolute gain of LoRA over that of full fine-tuning after the first epoch of one mixture."""
-    gains = evidence.frames["whole gains"].filter(
-        (pl.col("epoch") == 1) & pl.col("held_out").is_null() & (pl.col("dataset") == pl.col("sample"))
-    )
-    key = ["base", "sample", "schedule", *MEASURE]
-    size = (
-        gains.with_columns(size_of=(pl.col("gain") / WIDTH).abs())
-        .group_by(*key, "method")
-        .agg(pl.col("size_of").mean())
-    )
-    sides = [size.filter(pl.col("method") == method) for method in ("full", "lora")]
-    pairs = sides[1].join(sides[0], on=key, suffix="_full", nulls_equal=True).sort(key)
-    if pairs.is_empty():
-        return None
-    ratio = evidence.bootstrap.interval(
-        pairs.select("size_of", "size_of_full").to_numpy(), _ratio, pairs["base"].to_numpy()
-    )
-    return Found(ratio, f"{pairs.height} pairs of {pairs['base'].n_unique()} bases", *ALIKE)
-
-
-def languages_together(evidence: Evidence) -> Found | None:
-    """The weakest correlation, within bases, between gains on a benchmark and its counterpart in another language."""
-    frame = evidence.frames["crosslingual"].filter(
-        (pl.col("scope") == "within base") & pl.col("coefficient").is_not_null()
-    )
-    if frame.is_empty():
-        return None
-    row = frame.sort("coefficient", "benchmark", "other").row(0, named=True)
-    return Found(
-        _interval(row, "coefficient"),
-        f"{row['n_runs']} runs, weakest pair {row['benchmark']} and {row['other']}",
-        TOGETHER,
-    )
-
-
 CLAIMS = (
     Claim(
         "few components",
@@ -331,7 +75,7 @@ CLAIMS = (
         f"About {FEW_COMPONENTS} components carry over {MOST_VARIANCE:.0%} of the variance of gains over benchmarks",
         f"first {FEW_COMPONENTS} components above {MOST_VARIANCE}",
         "cumulative share",
-        few_components,
+        decide.few_components,
         "base-free effects on two benchmarks",
     ),
     Claim(
@@ -340,7 +84,7 @@ CLAIMS = (
         f"About {FEW_COMPONENTS} components carry over {MOST_VARIANCE:.0%} of the variance of gains over base models",
         f"first {FEW_COMPONENTS} components above {MOST_VARIANCE}",
         "cumulative share",
-        few_patterns,
+        decide.few_patterns,
         "base-free effects of more bases",
     ),
     Claim(
@@ -349,7 +93,7 @@ CLAIMS = (
         "Base models of one family gain alike",
         "mean correlation of pairs of one family minus that of others above 0",
         "difference of correlations",
-        same_family,
+        decide.same_family,
         "labels of families, two bases of one family",
     ),
     Claim(
@@ -358,7 +102,7 @@ CLAIMS = (
         "The language of pre-training matters little",
         f"mean correlation of pairs of one language minus that of others below {LITTLE}",
         "difference of correlations",
-        language_little,
+        decide.language_little,
         "labels of languages",
     ),
     Claim(
@@ -367,7 +111,7 @@ CLAIMS = (
         "Code data helps mathematics",
         "score on maths after code data minus after data that trains neither, above 0",
         "fraction",
-        code_helps_maths,
+        decide.code_helps_maths,
         "datasets of code and benchmarks of maths",
     ),
     Claim(
@@ -376,7 +120,7 @@ CLAIMS = (
         "Gain falls with the perplexity of the data under the base",
         "rank correlation within base and benchmark below 0",
         "rank correlation",
-        perplexity_negative,
+        decide.perplexity_negative,
         "perplexities (table predictors)",
     ),
     Claim(
@@ -385,7 +129,7 @@ CLAIMS = (
         "Perplexity is a better predictor than length and similarity",
         "its rank correlation beyond the next one's, above 0",
         "difference of rank correlations",
-        perplexity_best,
+        decide.perplexity_best,
         "perplexities, lengths and similarities (table predictors)",
     ),
     Claim(
@@ -394,7 +138,7 @@ CLAIMS = (
         "Change grows towards the upper layers",
         "relative change of the upper half over the lower half above 1",
         "ratio",
-        change_grows,
+        decide.change_grows,
         "changes of weights (table layers)",
     ),
     Claim(
@@ -403,8 +147,17 @@ CLAIMS = (
         "The correlation of change with gain peaks near depth 0.6",
         f"depth of the peak within {PEAK[0]}..{PEAK[1]}",
         "relative depth",
-        peak_in_the_middle,
+        decide.peak_in_the_middle,
         "changes of weights (table layers)",
+    ),
+    Claim(
+        "dimension",
+        3,
+        "Intrinsic dimension parts from the base's from depth 0.6 on",
+        f"size of its change from depth {PARTING} on over that below, above 1",
+        "ratio",
+        decide.dimension_parts,
+        "representations of texts (`likelihoods` in the study)",
     ),
     Claim(
         "clusters",
@@ -412,8 +165,8 @@ CLAIMS = (
         "Models cluster by base on the map",
         "nearest neighbours of one base more than 2 times as often as by chance",
         "times chance",
-        clusters_by_base,
-        "scores of three bases",
+        decide.clusters_by_base,
+        "likelihoods or scores of three bases",
     ),
     Claim(
         "convergence",
@@ -421,7 +174,7 @@ CLAIMS = (
         "Epochs converge",
         "mean change of score in the last epoch over that in the second below 0.5",
         "ratio",
-        epochs_converge,
+        decide.epochs_converge,
         "runs that keep four epochs",
     ),
     Claim(
@@ -430,7 +183,7 @@ CLAIMS = (
         "Models of larger samples lie on the rim of the map",
         "distance from the middle of the base's models, largest minus smallest sample, above 0",
         "distance on the map",
-        larger_on_the_rim,
+        decide.larger_on_the_rim,
         "two sample sizes of one base and dataset",
     ),
     Claim(
@@ -439,7 +192,7 @@ CLAIMS = (
         "LoRA comes near full fine-tuning",
         f"paired difference of scores within ±{NEAR}",
         "fraction",
-        lora_near_full,
+        decide.lora_near_full,
         "both methods on one base and sample",
     ),
     Claim(
@@ -448,7 +201,7 @@ CLAIMS = (
         "After one epoch the effect of LoRA equals that of full fine-tuning",
         f"ratio of mean absolute gains within {ALIKE[0]}..{ALIKE[1]}",
         "ratio",
-        lora_early,
+        decide.lora_early,
         "first epochs of a mixture under both methods",
     ),
     Claim(
@@ -457,7 +210,7 @@ CLAIMS = (
         "Gains on a benchmark and its counterparts in other languages go together",
         f"weakest rank correlation within bases above {TOGETHER}",
         "rank correlation",
-        languages_together,
+        decide.languages_together,
         "counterparts of a benchmark (`translation_of`)",
     ),
 )

@@ -20,11 +20,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: what a row is, its columns in order, and the columns that together name a row."""
+    """One table: what a row is, its columns in order, and the columns that together name a row.
+
+    `csv` says whether it is also written as CSV; a table of millions of rows is Parquet only.
+    """
 
     row: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    csv: bool = True
 
 
 def cell(null: bool) -> tuple[Column, ...]:

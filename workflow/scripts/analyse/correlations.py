@@ -34,6 +34,7 @@ PREDICTORS = {
     "log_perplexity_full": pl.col("perplexity_full").log(),
     "mean_tokens": pl.col("mean_tokens"),
     "similarity": pl.col("similarity"),
+    "embedding_similarity": pl.col("embedding_similarity"),
 }
 """Properties of the training data, as expressions over table `predictors`."""
 
@@ -59,6 +60,7 @@ DEFINED = {
     "log_perplexity_full": (*_DATASETS, "within_dataset"),
     "mean_tokens": _DATASETS,
     "similarity": (*_DATASETS, "within_run"),
+    "embedding_similarity": (*_DATASETS, "within_run"),
 }
 """Scopes in which a predictor varies: of length and similarity, the base model changes (almost) nothing."""
 
@@ -102,7 +104,7 @@ def _predictor_rows(runs: pl.DataFrame, key: Row, options: AnalysisOptions) -> l
         for scope in DEFINED[predictor]:
             if scope == "within_run" and key["benchmark"] is not None:
                 continue
-            varies = "benchmark" if predictor == "similarity" and scope != "within_run" else "base"
+            varies = "benchmark" if predictor.endswith("similarity") and scope != "within_run" else "base"
             column = ["dataset"] if scope == "within_run" else [varies]
             test = test_columns(cells, predictor, SCOPES[scope], column, options)
             counts = {"n_cells": cells.height, "n_runs": n_runs}

@@ -57,6 +57,9 @@ INPUTS: dict[str, Table] = {
             Column("mean_tokens", REAL, "tokens per row", "mean length, prompt and completion", True),
             Column("mean_completion_tokens", REAL, "tokens per row", "mean length of the completion", True),
             Column("similarity", REAL, "fraction", "n-gram overlap of sample and benchmark", True),
+            Column(
+                "embedding_similarity", REAL, "-1..1", "cosine of their mean embeddings; null without a model", True
+            ),
             Column("dataset", TEXT, "", "dataset of the sample, or a mixture's name", True),
             Column("size", COUNT, "rows", "rows in the sample", True),
         ),
@@ -77,6 +80,31 @@ INPUTS: dict[str, Table] = {
         ),
         (*CELL, "layer", "module"),
     ),
+    "likelihoods": Table(
+        "one text under one model",
+        (
+            *cell(null=True),
+            Column("benchmark", TEXT, "", "benchmark the text is a question of"),
+            Column("item", TEXT, "", "item of that benchmark"),
+            Column("log_likelihood", REAL, "nats", "sum over the text's tokens, the first left out"),
+            Column("tokens", COUNT, "tokens", "tokens summed over, by the model's own tokenizer"),
+        ),
+        (*CELL, "benchmark", "item"),
+        csv=False,
+    ),
+    "dimensions": Table(
+        "one layer of one model as a cloud of texts",
+        (
+            *cell(null=True),
+            Column("layer", COUNT, "", "index of the layer, 0 nearest to the input"),
+            Column("depth", REAL, "fraction", "layer / (layers - 1)"),
+            Column("dimension", REAL, "", "intrinsic dimension (Gride); null where texts coincide", True),
+            Column("stderr", REAL, "", "its standard error, as if texts were independent", True),
+            Column("texts", COUNT, "texts", "texts in the cloud"),
+            *DESCRIPTION,
+        ),
+        (*CELL, "layer"),
+    ),
     "training": Table(
         "one training run",
         (
@@ -90,9 +118,24 @@ INPUTS: dict[str, Table] = {
             Column("tokens", COUNT, "tokens", "tokens that carried loss, over all epochs"),
             Column("final_loss", REAL, "nats per token", "loss at the end", True),
             Column("method", TEXT, "", "full or lora"),
-            Column("seconds", REAL, "s", "time of training", True),
         ),
         ("base", "sample", "recipe", "seed"),
+    ),
+    "curves": Table(
+        "one training run over some consecutive steps, at most 40 rows a run",
+        (
+            Column("base", TEXT, "", "base model"),
+            Column("sample", TEXT, "", "training sample"),
+            Column("recipe", TEXT, "", "training recipe"),
+            Column("seed", COUNT, "", "training seed"),
+            Column("step", COUNT, "steps", "optimiser steps done at the end of the row's steps"),
+            Column("epoch", REAL, "epochs", "passes over the sample done then"),
+            Column("loss", REAL, "nats per token", "mean over the row's steps", True),
+            Column("learning_rate", REAL, "", "of the row's last step", True),
+            Column("grad_norm", REAL, "", "norm of the gradient before clipping, mean over the row's steps", True),
+            *DESCRIPTION,
+        ),
+        ("base", "sample", "recipe", "seed", "step"),
     ),
     "missing": Table(
         "one declared cell, or one benchmark of it, that has no result",
@@ -116,21 +159,6 @@ INPUTS: dict[str, Table] = {
         ),
         ("column",),
     ),
-    "cost": Table(
-        "what one job took",
-        (
-            Column("stage", TEXT, "", "stage of the workflow"),
-            Column("base", TEXT, "", "base model", True),
-            Column("sample", TEXT, "", "training sample", True),
-            Column("recipe", TEXT, "", "training recipe", True),
-            Column("seed", COUNT, "", "training seed", True),
-            Column("wall_seconds", REAL, "s", "time from start to end", True),
-            Column("cpu_seconds", REAL, "s", "CPU time", True),
-            Column("gpu_seconds", REAL, "s", "GPUs x time", True),
-            Column("peak_memory_mb", REAL, "MB", "greatest resident memory", True),
-        ),
-        ("stage", "base", "sample", "recipe", "seed"),
-    ),
     "contamination": Table(
         "overlap of one training sample with the items of one benchmark",
         (
@@ -143,3 +171,23 @@ INPUTS: dict[str, Table] = {
         ("sample", "benchmark"),
     ),
 }
+
+RECORDS: dict[str, Table] = {
+    "cost": Table(
+        "what one job took",
+        (
+            Column("stage", TEXT, "", "stage of the workflow"),
+            Column("output", TEXT, "", "file that the job made, below the results folder"),
+            Column("base", TEXT, "", "base model, where the job has one", True),
+            Column("sample", TEXT, "", "training sample, where the job has one", True),
+            Column("recipe", TEXT, "", "training recipe, where the job has one", True),
+            Column("seed", COUNT, "", "training seed, where the job has one", True),
+            Column("wall_seconds", REAL, "s", "time from start to end"),
+            Column("cpu_seconds", REAL, "s", "CPU time, without importing libraries"),
+            Column("gpu_seconds", REAL, "s", "GPUs x time; 0 where the job used none"),
+            Column("peak_memory_mb", REAL, "MB", "greatest resident memory of the process"),
+        ),
+        ("stage", "output"),
+    ),
+}
+"""Tables of time and machine, written by the report's stage; no analysis reads them, and they differ between runs."""

@@ -23,27 +23,28 @@ GRID = 11
 def layer_correlations(layers: pl.DataFrame, gains: pl.DataFrame, options: AnalysisOptions) -> pl.DataFrame:
     """Table `layer_correlations` from tables `layers` and `gains`.
 
-    Per method and module type: the relative change at each depth of a common grid against the mean gain of the run,
-    over all benchmarks or over matched ones, each run being the mean over its seeds. `within_base` compares runs of
-    equal base and size only. Clusters are base x dataset. All tests of one target and scope are one family for q.
+    Per method and module type: the change, relative and raw, at each depth of a common grid against the mean gain of
+    the run, over all benchmarks or over matched ones, each run being the mean over its seeds. `within_base` compares
+    runs of equal base and size only. Clusters are base x dataset. All tests of one change, target and scope are one
+    family for q.
     """
-    changes = _on_grid(layers)
     targets = _targets(final_gains(gains))
-    runs = changes.join(targets, on=["base", "sample", "recipe"], how="inner")
+    runs = _changes(layers).join(targets, on=["base", "sample", "recipe"], how="inner")
     rows = []
-    for (target, method, module, depth), part in runs.group_by(
-        "target", "method", "module", "depth", maintain_order=True
+    for (change, target, method, module, depth), part in runs.group_by(
+        "change", "target", "method", "module", "depth", maintain_order=True
     ):
         for scope, strata in SCOPES.items():
             rows.append(
                 {
+                    "change": change,
                     "scope": scope,
                     "target": target,
                     "module": module,
                     "method": method,
                     "depth": depth,
                     "n_runs": int(part["n_runs"].sum()),
-                    "family": f"{target}, {scope}",
+                    "family": f"{change} change, {target}, {scope}",
                     **test_columns(part, "relative", strata, ["base", "size", "recipe"], options),
                 }
             )
@@ -69,6 +70,11 @@ def _on_grid(layers: pl.DataFrame, change: str = "relative") -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
+def _changes(layers: pl.DataFrame) -> pl.DataFrame:
+    """Both ways to measure change, named in column `change`, each in column `relative`, at common depths."""
+    return pl.concat(_on_grid(layers, column).with_columns(change=pl.lit(name)) for name, column in CHANGES.items())
+
+
 def _targets(gains: pl.DataFrame) -> pl.DataFrame:
     """Mean gain and mean matched gain of each base x sample x recipe, the latter where it has a matched benchmark."""
     key = ["base", "sample", "recipe", "dataset", "size", "method"]
@@ -90,8 +96,7 @@ def layer_peaks(layers: pl.DataFrame, gains: pl.DataFrame, options: AnalysisOpti
     """
     bootstrap = Bootstrap(options.bootstrap_draws, options.seed, options.confidence)
     targets = _targets(final_gains(gains))
-    changes = pl.concat(_on_grid(layers, column).with_columns(change=pl.lit(name)) for name, column in CHANGES.items())
-    runs = changes.join(targets, on=["base", "sample", "recipe"], how="inner")
+    runs = _changes(layers).join(targets, on=["base", "sample", "recipe"], how="inner")
     rows = []
     for (change, target, method, module), part in runs.group_by(
         "change", "target", "method", "module", maintain_order=True

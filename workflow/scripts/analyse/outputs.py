@@ -50,8 +50,9 @@ OUTPUTS: dict[str, Table] = {
         ("scope", "predictor", "benchmark", "shots", "metric", "method", "size"),
     ),
     "layer_correlations": Table(
-        "the rank correlation of the relative change of layers at one depth with a run's gain",
+        "the rank correlation of the change of layers at one depth with a run's gain",
         (
+            Column("change", TEXT, "", "relative (to the base's weights) or raw (norm)"),
             Column("scope", TEXT, "", "pooled or within_base"),
             Column("target", TEXT, "", "mean_gain (all benchmarks of the run) or matched_gain (matched ones only)"),
             Column("module", TEXT, "", "all, attention, mlp or norm"),
@@ -61,7 +62,7 @@ OUTPUTS: dict[str, Table] = {
             Column("n_clusters", COUNT, "clusters", "datasets, drawn by the bootstrap and moved by the permutation"),
             *TEST,
         ),
-        ("scope", "target", "module", "method", "depth"),
+        ("change", "scope", "target", "module", "method", "depth"),
     ),
     "methods": Table(
         "the paired difference of gain between two training methods or two sample sizes",

@@ -17,12 +17,14 @@ PENALTY = 1.0
 """Ridge penalty on standardised features (Hoerl and Kennard 1970); the intercept is free."""
 MIN_BASES = 3
 FEATURES = ("log_perplexity", "mean_tokens", "similarity")
-MODELS: dict[str, tuple[str, ...]] = {
+EMBEDDED = "embedding_similarity"
+"""A feature of studies that have an embedding model; where no cell has a value, it is no feature."""
+MODELS = {
     "dataset elsewhere": ("expected",),
-    "features": FEATURES,
-    "dataset elsewhere and features": ("expected", *FEATURES),
+    "features": ("features",),
+    "dataset elsewhere and features": ("expected", "features"),
 }
-"""Features by model; `expected` is the mean gain of the other bases with this dataset on this benchmark."""
+"""What predicts: `expected`, the mean gain of other bases with this dataset on this benchmark, and all `features`."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,19 @@ def ridge(features: Array, y: Array, penalty: float = PENALTY) -> Fit:
 def cells(gains: pl.DataFrame, predictors: pl.DataFrame) -> pl.DataFrame:
     """Gain and features of base x dataset x measure, means over recipes and sizes; features null where unknown."""
     runs = over_seeds(final_gains(gains))
-    values = predictors.select("base", "sample", "benchmark", *[e.alias(name) for name, e in PREDICTORS.items()])
+    names = (*FEATURES, EMBEDDED) if predictors[EMBEDDED].count() else FEATURES
+    values = predictors.select("base", "sample", "benchmark", *[PREDICTORS[name].alias(name) for name in names])
     joined = runs.join(values, on=["base", "sample", "benchmark"], how="left")
     return (
         joined.group_by("base", "dataset", *MEASURE)
-        .agg(pl.col("gain", *FEATURES).mean())
+        .agg(pl.col("gain", *names).mean())
         .sort("base", "dataset", *MEASURE)
     )
+
+
+def features_of(frame: pl.DataFrame) -> list[str]:
+    """The features that a frame of `cells` has."""
+    return [name for name in (*FEATURES, EMBEDDED) if name in frame.columns]
 
 
 def leave_one_base_out(frame: pl.DataFrame) -> pl.DataFrame:
@@ -82,7 +90,8 @@ def predict(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
     expected = train.group_by("dataset", *MEASURE).agg(pl.col("gain").mean().alias("expected"))
     asked = test.join(mean, on=MEASURE, how="left").join(expected, on=["dataset", *MEASURE], how="left")
     learnt, asked = (part.with_columns(expected=pl.col("expected") - pl.col("mean")) for part in (learnt, asked))
-    for name, columns in MODELS.items():
+    for name, parts in MODELS.items():
+        columns = [column for part in parts for column in (features_of(train) if part == "features" else [part])]
         usable = [c for c in columns if learnt[c].null_count() < learnt.height and asked[c].null_count() < asked.height]
         complete = learnt.drop_nulls(usable) if len(usable) == len(columns) else learnt.head(0)
         if complete.height <= len(columns) + 1:
@@ -184,8 +193,8 @@ def _errors(found: pl.DataFrame, model: str, base: str) -> dict[tuple[Any, ...],
 def _untuned(frame: pl.DataFrame, predictors: pl.DataFrame) -> pl.DataFrame:
     """Rows without gain, for bases that have perplexities but no run, on the measures of all others."""
     new = predictors.filter(~pl.col("base").is_in(frame["base"].unique().to_list()))
-    values = new.select("base", "dataset", "benchmark", *[PREDICTORS[name].alias(name) for name in FEATURES])
-    values = values.group_by("base", "dataset", "benchmark").agg(pl.col(FEATURES).mean())
+    values = new.select("base", "dataset", "benchmark", *[PREDICTORS[name].alias(name) for name in features_of(frame)])
+    values = values.group_by("base", "dataset", "benchmark").agg(pl.col(features_of(frame)).mean())
     measures = frame.select(MEASURE).unique()
     return values.join(measures, on="benchmark").with_columns(gain=pl.lit(None, pl.Float64)).select(frame.columns)
 
@@ -196,9 +205,10 @@ def partials(frame: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
     Clusters are datasets, as for table correlations.
     """
     rows: list[Row] = []
-    known_cells = frame.drop_nulls(list(FEATURES))
-    for feature in FEATURES if known_cells.height else ():
-        others = [name for name in FEATURES if name != feature]
+    features = features_of(frame)
+    known_cells = frame.drop_nulls(features)
+    for feature in features if known_cells.height else ():
+        others = [name for name in features if name != feature]
         # what differs between benchmarks only says nothing about datasets
         strata = row_codes(known_cells, ["base", *MEASURE])
         rest = residuals(known_cells[feature], known_cells["gain"], known_cells.select(others).to_numpy(), strata)

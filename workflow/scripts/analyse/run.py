@@ -9,17 +9,20 @@ from sft_atlas.analyse import tables
 from sft_atlas.analyse.audit import audit as inspect
 from sft_atlas.analyse.audit import without_suspects
 from sft_atlas.analyse.cells import MEASURE, free_effects, whole_benchmarks
-from sft_atlas.analyse.claims import Evidence, claims
+from sft_atlas.analyse.claims import claims
 from sft_atlas.analyse.correlations import correlations
+from sft_atlas.analyse.decisions import Evidence
+from sft_atlas.analyse.dimensions import dimension_changes
 from sft_atlas.analyse.effects import effects
 from sft_atlas.analyse.factors import methods, seeds
 from sft_atlas.analyse.interactions import agreement, benchmarks, cube, pca, similarity, variance
 from sft_atlas.analyse.layers import layer_agreement, layer_correlations, layer_peaks
+from sft_atlas.analyse.maps import likelihood_map, model_map
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.prediction import cells, partials, prediction, recommend
 from sft_atlas.analyse.selection import selection
 from sft_atlas.analyse.statistics import Bootstrap
-from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out, model_map
+from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out
 from sft_atlas.files import write_json
 
 Frames = dict[str, pl.DataFrame]
@@ -58,6 +61,8 @@ def analyse(folder: Path, out: Path, options: AnalysisOptions, labels: dict[str,
     labels = labels or {"bases": {}, "benchmarks": {}}
     given = {name: tables.read(folder, name) for name in tables.INPUTS}
     suspects = tables.read(folder, "suspects")
+    # suspect cells are scores; likelihoods are ours, and placed once
+    given["likelihood map"] = likelihood_map(given["likelihoods"], given["dimensions"])
     measures = whole_benchmarks(given["scores"])
     given |= {f"whole {name}": given[name].join(measures, on=MEASURE, how="semi") for name in ("scores", "gains")}
     clean = {name: without_suspects(frame, suspects) if name in CLEANED else frame for name, frame in given.items()}
@@ -88,7 +93,7 @@ def compute(given: Frames, options: AnalysisOptions, labels: dict[str, Any], for
         "similarity": similarity(data, labels, bootstrap, options.permutations),
         "pca": pca(data, bootstrap),
         "crosslingual": crosslingual(gains, scores, labels, bootstrap),
-        "map": model_map(scores, gains),
+        "map": tables.arrange(pl.concat([given["likelihood map"], model_map(scores, gains)]), "map"),
     }
     if for_claims:
         return results
@@ -96,6 +101,7 @@ def compute(given: Frames, options: AnalysisOptions, labels: dict[str, Any], for
     return results | {
         "layer_correlations": layer_correlations(layers, gains, options),
         "layer_agreement": layer_agreement(layers),
+        "dimension_changes": dimension_changes(given["dimensions"], bootstrap),
         "methods": methods(gains, bootstrap),
         "seeds": seeds(gains, bootstrap),
         "agreement": agreement(data, bootstrap),

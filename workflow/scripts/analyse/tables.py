@@ -1,7 +1,8 @@
 """The tables of a study: the one place that says which columns each has, of what type and in which unit.
 
 Tables lie in `results/<study>/tables/`, each as `NAME.parquet` (what programs read) and `NAME.csv` (what people open).
-`INPUTS` are written by the collecting stage, `OUTPUTS` by the analysis. Rules that hold for all of them:
+`INPUTS` are written by the collecting stage, `OUTPUTS` by the analysis, `RECORDS` by the report. The same study gives
+the same bytes, on one kind of CPU, in all but the records. Rules that hold for all of them:
 
 - a cell is base x sample x recipe x seed x epoch; a base model has null sample, recipe and seed, and epoch 0;
 - scores are fractions 0..1, except those of metric `judge_1_10`;
@@ -15,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from sft_atlas.analyse.columns import REAL, Table
-from sft_atlas.analyse.inputs import INPUTS
+from sft_atlas.analyse.inputs import INPUTS, RECORDS
 from sft_atlas.analyse.outputs import OUTPUTS as GENERAL
 from sft_atlas.analyse.outputs_questions import QUESTIONS
 from sft_atlas.analyse.outputs_selection import SELECTION
@@ -28,7 +29,7 @@ class TableError(ValueError):
 AUDIT = ("audit", "suspects")
 """Tables of the audit, which the analysis reads."""
 OUTPUTS: dict[str, Table] = GENERAL | QUESTIONS | SELECTION
-TABLES: dict[str, Table] = INPUTS | OUTPUTS
+TABLES: dict[str, Table] = INPUTS | OUTPUTS | RECORDS
 
 
 def schema(name: str) -> dict[str, pl.DataType]:
@@ -96,11 +97,12 @@ def read(folder: Path, name: str) -> pl.DataFrame:
 
 
 def write(frame: pl.DataFrame, folder: Path, name: str) -> None:
-    """Check `frame`, sort it by key, and write `folder/NAME.parquet` and `folder/NAME.csv`."""
+    """Check `frame`, sort it by key, and write `folder/NAME.parquet` and, unless it has none, `folder/NAME.csv`."""
     folder.mkdir(parents=True, exist_ok=True)
     frame = arrange(check(frame, name), name)
     frame.write_parquet(folder / f"{name}.parquet")
-    frame.write_csv(folder / f"{name}.csv")
+    if TABLES[name].csv:
+        frame.write_csv(folder / f"{name}.csv")
 
 
 LONG_FORMAT = """\
@@ -116,15 +118,23 @@ table: `workflow/schemas/table-study.schema.json`. A benchmark named `A/B` is a 
 beside it.
 """
 
+RECORDS_ARE = """\
+Written when the report is made, from the record that each job leaves beside its output. They hold time and machine, so
+they differ from run to run and are no part of the promise that the same study gives the same bytes; no analysis reads
+them. A job without a record, such as one whose results were copied without it, has no row.
+"""
+
 
 def documentation() -> str:
     """All schemas as Markdown."""
     lines = ["# Tables", "", *(__doc__ or "").splitlines()[2:], "", LONG_FORMAT]
-    for title, part in (("Inputs of the analysis", INPUTS), ("Outputs of audit and analysis", OUTPUTS)):
-        lines += [f"## {title}", ""]
+    parts = {"Inputs of the analysis": INPUTS, "Outputs of audit and analysis": OUTPUTS, "Records": RECORDS}
+    for title, part in parts.items():
+        lines += [f"## {title}", "", *([RECORDS_ARE] if part is RECORDS else [])]
         for name, table in part.items():
             key = f" Key: `{', '.join(table.key)}`." if table.key else ""
-            lines += [f"### {name}", "", f"A row is {table.row}.{key}", "", "| column | type | unit | meaning |"]
+            only = "" if table.csv else " Parquet only."
+            lines += [f"### {name}", "", f"A row is {table.row}.{key}{only}", "", "| column | type | unit | meaning |"]
             lines += ["| --- | --- | --- | --- |"]
             lines += [
                 f"| `{c.name}` | {str(c.dtype).lower()}{', null' if c.null else ''} | {c.unit} | {c.meaning} |"

@@ -1,4 +1,4 @@
-"""Question 4: epochs, what each dataset adds to a mixture, languages, and the map of all models."""
+"""Question 4: epochs, what each dataset adds to a mixture, and languages."""
 
 from itertools import combinations
 from typing import Any
@@ -8,8 +8,7 @@ import polars as pl
 
 from sft_atlas.analyse import tables
 from sft_atlas.analyse.cells import MEASURE, METRIC_RANGE, RUN, final_gains, known, nominal_sizes, over_seeds
-from sft_atlas.analyse.columns import CELL
-from sft_atlas.analyse.statistics import Array, Bootstrap, codes, components, spearman
+from sft_atlas.analyse.statistics import Bootstrap, codes, spearman
 
 Row = dict[str, Any]
 WIDTH = pl.col("metric").replace_strict(METRIC_RANGE, default=1.0, return_dtype=pl.Float64)
@@ -150,44 +149,3 @@ def _by_measure(gains: pl.DataFrame) -> dict[Any, pl.DataFrame]:
     """Last gains of runs by measure."""
     runs = over_seeds(final_gains(gains)).sort("base", "sample", "recipe", *MEASURE)
     return dict(runs.group_by(MEASURE, maintain_order=True))
-
-
-def model_map(scores: pl.DataFrame, gains: pl.DataFrame) -> pl.DataFrame:
-    """Table `map`: every model as a point, by the first two components of its gains, and of its scores.
-
-    Benchmarks are scaled to equal variance; those that fewer than nine tenths of the models have are left out, then
-    models with gaps. Without log-likelihoods this map stands in for the published one.
-    """
-    rows: list[Row] = []
-    for kind, frame, column in (("gains", gains, "gain"), ("scores", scores, "score")):
-        cells, values = _wide(frame.filter(pl.col(column).is_not_null()), column)
-        if len(cells) < 3 or values.shape[1] < 2:
-            continue
-        spread = values.std(axis=0)
-        share, _, place = components(values / np.where(spread > 0, spread, 1.0))
-        about = {"kind": f"PCA of {kind}", "x_share": known(share[0]), "y_share": known(share[1])}
-        described = cells.join(
-            frame.select(*CELL, "dataset", "held_out", "size", "method", "schedule").unique(),
-            on=list(CELL),
-            how="left",
-            nulls_equal=True,
-            maintain_order="left",
-        )
-        rows += [
-            about | row | {"x": float(x), "y": float(y)}
-            for row, (x, y) in zip(described.to_dicts(), place[:, :2], strict=True)
-        ]
-    return tables.build("map", rows)
-
-
-def _wide(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, Array]:
-    """Cells without gaps and their values, cells x measures."""
-    if frame.is_empty():
-        return frame.select(CELL), np.zeros((0, 0))
-    name = pl.concat_str(pl.col("benchmark"), pl.col("shots").cast(pl.String), pl.col("metric"), separator=" ")
-    wide = (
-        frame.with_columns(measure=name).pivot("measure", index=list(CELL), values=column, sort_columns=True).sort(CELL)
-    )
-    measures = [c for c in wide.columns if c not in CELL and wide[c].null_count() <= 0.1 * wide.height]
-    wide = wide.drop_nulls(measures) if measures else wide
-    return wide.select(CELL), wide.select(measures).to_numpy()

@@ -166,6 +166,40 @@ def perplexity_cost(model: ModelSize, samples: Iterable[SampleSize], precision: 
     )
 
 
+def likelihoods_cost(
+    model: ModelSize,
+    checkpoints: int,
+    adapters: bool,
+    benchmarks: Iterable[BenchmarkSize],
+    options: dict[str, Any],
+    on: Device,
+) -> Cost:
+    """Log-likelihoods of texts under each checkpoint of a run, and intrinsic dimensions of its L layers.
+
+    start + checkpoints · (read 2 N + T · 2 N / C + n² · 2 h · L / C) for T tokens of n texts: the forward pass, and the
+    distances between representations. Memory: weights, logits of 4,096 tokens, and hidden states of as many in fp32.
+    Disk: 16 bytes for each text.
+    """
+    counted = list(benchmarks)
+    texts = [min(size.items, options["texts"]) for size in counted]
+    tokens = sum(n * min(size.tokens, options["max_length"]) for n, size in zip(texts, counted, strict=True))
+    n, rate = model.parameters, _rate(on, "forward_share")
+    once = _read(2 * n) + (tokens * 2 * n + sum(texts) ** 2 * 2 * model.hidden * model.layers) / rate
+    width = 4 if adapters else BYTES[options["precision"]]
+    work = 4096 * (min(40 * model.hidden, 150_000) * 8 + model.layers * model.hidden * 4)
+    work += sum(texts) * model.layers * model.hidden * 4
+    exact = model.exact and all(size.exact for size in counted)
+    seconds = throughput()[on]["start_seconds"] + checkpoints * once
+    return _placed(on, seconds, width * n + work, width * n, disk=checkpoints * sum(texts) * 16, exact=exact)
+
+
+def embedding_cost(model: ModelSize, rows: float, longest: int) -> Cost:
+    """The mean embedding of some rows, on the CPU: start + rows · tokens · 2 N / C, rows taken as half the longest."""
+    seconds = rows * longest / 2 * 2 * model.parameters / _rate("cpu", "forward_share")
+    memory = _host("cpu") + (4 * model.parameters + 64 * longest * model.hidden * 4 * model.layers) / MB
+    return Cost(throughput()["cpu"]["start_seconds"] + seconds, mem_mb=memory, disk=16 * model.hidden)
+
+
 def weights_cost(model: ModelSize, checkpoints: int, saved: float) -> Cost:
     """Base and each checkpoint read once, from disk: the arithmetic keeps up with it (two files at 2.4 GB/s a core)."""
     seconds = throughput()["cpu"]["start_seconds"] + checkpoints * _read(2 * model.parameters + saved)

@@ -17,6 +17,7 @@ from sft_atlas.price.sizes import (
     SampleSize,
     benchmark_size,
     declared_size,
+    embedder_size,
     model_size,
     sample_size,
     throughput,
@@ -27,7 +28,7 @@ from sft_atlas.study.model import Benchmark
 from sft_atlas.study.plan import Plan, Spec
 
 # Stages whose sums depend on the number of threads, which is therefore the study's.
-NUMERIC = ("base", "tokens", "perplexity", "train", "evaluate", "weights")
+NUMERIC = ("base", "tokens", "perplexity", "train", "evaluate", "weights", "likelihoods", "embedding")
 # The study's own jobs, whose work grows with its cells.
 TABLE_STAGES = ("collect", "import", "audit", "analyse", "report", "price")
 # How many jobs of a stage are asked for their records: enough for a median, and cheap for a study of any size.
@@ -145,6 +146,27 @@ class Prices:
         checkpoints, sizes = len(spec.identity["epochs"]), self._benchmarks.values()
         return costs.evaluate_cost(model, checkpoints, adapters, sizes, study.evaluation, self._on(model))
 
+    def _likelihoods_job(self, spec: Spec) -> Cost:
+        key, study = self._keys[spec.output], self.plan.study
+        model = self._model(key.base if isinstance(key, RunKey) else key)
+        adapters = isinstance(key, RunKey) and study.recipes[key.recipe].adapter is not None
+        sizes = [
+            self._benchmarks[name][1]
+            for name, own in self.plan.benchmarks.items()
+            if own.hash in spec.inputs["benchmarks"]
+        ]
+        options, checkpoints = spec.identity["options"], len(spec.identity["epochs"])
+        return costs.likelihoods_cost(model, checkpoints, adapters, sizes, options, self._on(model))
+
+    def _embedding_job(self, spec: Spec) -> Cost:
+        kind, name = self._keys[spec.output]
+        if kind == "sample":
+            rows = declared_size(self.plan.study, self.plan.matrix.samples, name).rows
+        else:
+            rows = self._benchmarks[name][1].items
+        model = embedder_size(Path(spec.sources[0]).parent)
+        return costs.embedding_cost(model, min(rows, spec.identity["rows"]), spec.identity["max_length"])
+
     def _weights_job(self, spec: Spec) -> Cost:
         key: RunKey = self._keys[spec.output]
         checkpoints = len(spec.identity["epochs"])
@@ -212,7 +234,7 @@ class Prices:
         tables: tuple[dict[Any, Spec], ...] = (
             *(plan.datasets, plan.samples, plan.benchmarks, plan.tokenizers, plan.bases, plan.tokens, plan.run_tokens),
             *(plan.perplexity, plan.similarity, plan.contamination),
-            *(plan.train, plan.scores, plan.weights, plan.release),
+            *(plan.train, plan.scores, plan.weights, plan.release, plan.likelihoods, plan.embeddings),
         )
         return {spec.output: key for table in tables for key, spec in table.items()}
 

@@ -110,6 +110,11 @@ def _of_parameters(parameters: float) -> ModelSize:
     return ModelSize(parameters, hidden / 128, hidden, False)
 
 
+def embedder_size(folder: Path) -> ModelSize:
+    """Size of the study's embedding model."""
+    return _of_config(_read(folder / "config.json") or {"hidden_size": 384, "num_hidden_layers": 12})
+
+
 def sample_size(manifest: Path, declared: SampleSize) -> SampleSize:
     """Tokens of a sample: counted by its tokenise job, else as declared."""
     counted = _read(manifest)

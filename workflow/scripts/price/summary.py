@@ -15,7 +15,7 @@ from sft_atlas.study.plan import Spec
 
 # What may stay of fine-tuned weights: what a study's keep_weights says, or every adapter merged into a whole model.
 KEPT = ("merged", "all", "deltas", "adapters", "none")
-READERS = ("evaluate", "weights")
+READERS = ("evaluate", "weights", "likelihoods")
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,9 @@ def _matched_points(axes: Axes, x: Array, y: Array, matched: Array) -> None:
 def explain_similarity(results: Results) -> str:
     """What the correlations with similarity say."""
     parts = []
-    for scope in ("within_run", "within_base"):
-        row = results.correlation("similarity", scope)
-        if row is not None:
-            parts.append(f"{text.SCOPES[scope]}: {text.relation(row, 'similarity')} ({text.correlation(row)})")
+    for predictor, name in {"similarity": "similarity", "embedding_similarity": "similarity in meaning"}.items():
+        for scope in ("within_run", "within_base"):
+            row = results.correlation(predictor, scope)
+            if row is not None:
+                parts.append(f"{text.SCOPES[scope]}: {text.relation(row, name)} ({text.correlation(row)})")
     return text.sentence("; ".join(parts)) if parts else text.sentence("too few runs to correlate similarity with gain")

@@ -11,35 +11,40 @@ from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
+PANELS = {
+    "relative": ("change / size of weights (%, log scale)", 100.0),
+    "norm": ("norm of the change (log scale)", 1.0),
+}
+"""Columns of table `layers`, with the title of their axis and its unit."""
 
 
-def _profiles(results: Results) -> pl.DataFrame:
-    """Relative change of whole layers at the last epoch, per base x dataset x method x depth."""
+def _profiles(results: Results, change: str = "relative") -> pl.DataFrame:
+    """Size of change (a column of table `layers`) at the last epoch, per base x dataset x method x depth."""
     last = pl.col("epoch") == pl.col("epoch").max().over("base", "sample", "recipe", "seed")
-    frame = results["layers"].filter(last & (pl.col("module") == "all") & pl.col("relative").is_not_null())
+    frame = results["layers"].filter(last & (pl.col("module") == "all") & pl.col(change).is_not_null())
     key = ["base", "dataset", "method", "layer", "depth"]
-    return frame.group_by(key).agg(pl.col("relative").mean()).sort(key)
+    return frame.group_by(key).agg(pl.col(change).mean().alias("size")).sort(key)
 
 
 def profile(results: Results) -> Figure | None:
-    """Relative change by depth: one line per base model and method."""
-    frame = _profiles(results).group_by("base", "method", "depth").agg(pl.col("relative").mean())
-    frame = frame.sort("base", "method", "depth")
+    """Change by depth, relative and raw: one line per base model and method."""
+    key = ["base", "method", "depth"]
+    panels = {name: _profiles(results, name).group_by(key).agg(pl.col("size").mean()).sort(key) for name in PANELS}
+    frame = panels["relative"]
     if frame.is_empty():
         return None
     bases = [base for base in results.bases if base in set(frame["base"])]
     methods = frame["method"].unique().sort().to_list()
-    drawing = style.figure(9.5, 4.4)
-    axes = drawing.subplots()
-    for (base, method), part in frame.group_by("base", "method", maintain_order=True):
-        line = LINES[methods.index(method) % len(LINES)]
-        y = 100 * part["relative"].to_numpy()
-        axes.plot(part["depth"], y, line, color=style.colour(bases, str(base)), linewidth=1.7, marker="o", markersize=3)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-    axes.set(xlabel="relative depth (0: first layer, 1: last)", ylabel="change / size of weights (%, log scale)")
-    axes.grid(axis="y", which="both")
+    drawing = style.figure(12.5, 4.4)
+    for axes, (change, (title, unit)) in zip(drawing.subplots(1, 2), PANELS.items(), strict=True):
+        for (base, method), part in panels[change].group_by("base", "method", maintain_order=True):
+            line, ink = LINES[methods.index(method) % len(LINES)], style.colour(bases, str(base))
+            axes.plot(part["depth"], unit * part["size"], line, color=ink, linewidth=1.7, marker="o", markersize=3)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        axes.set(xlabel="relative depth (0: first layer, 1: last)", ylabel=title)
+        axes.grid(axis="y", which="both")
     handles = [Line2D([], [], color=style.colour(bases, b), label=b) for b in bases]
     handles += [
         Line2D([], [], color=style.INK, linestyle=LINES[i % len(LINES)], label=m or "unknown method")
@@ -50,14 +55,21 @@ def profile(results: Results) -> Figure | None:
 
 
 def explain_profile(results: Results) -> str:
-    """Whether the last third of layers changes more than the first third, with an interval over datasets."""
+    """Whether the last third of layers changes more than the first third, relative to its weights and in norm."""
+    said = {name: _thirds(results, column) for name, column in (("relative", "relative"), ("raw", "norm"))}
+    parts = [f"{name} change: {'; '.join(part)}" for name, part in said.items() if part]
+    return " ".join(map(text.sentence, parts)) or text.sentence("too few layers to compare the top with the bottom")
+
+
+def _thirds(results: Results, change: str) -> list[str]:
+    """For each method the last third's change over the first third's, with an interval over datasets."""
     key = ["base", "dataset", "method"]
     thirds = (
-        _profiles(results)
+        _profiles(results, change)
         .group_by(key)
         .agg(
-            pl.col("relative").filter(pl.col("depth") <= 1 / 3).mean().alias("first"),
-            pl.col("relative").filter(pl.col("depth") >= 2 / 3).mean().alias("last"),
+            pl.col("size").filter(pl.col("depth") <= 1 / 3).mean().alias("first"),
+            pl.col("size").filter(pl.col("depth") >= 2 / 3).mean().alias("last"),
         )
         .filter((pl.col("first") > 0) & (pl.col("last") > 0))
         .sort(key)
@@ -72,9 +84,7 @@ def explain_profile(results: Results) -> str:
         parts.append(
             f"under {method}, the last third of layers changes {said}, n = {text.count(part.height, 'profile')}"
         )
-    return (
-        text.sentence("; ".join(parts)) if parts else text.sentence("too few layers to compare the top with the bottom")
-    )
+    return parts
 
 
 def correlation(results: Results) -> Figure | None:
@@ -107,7 +117,10 @@ def correlation(results: Results) -> Figure | None:
 def _within_base(results: Results) -> pl.DataFrame:
     """Correlations of whole layers, runs of one base compared; undefined ones left out."""
     return results["layer_correlations"].filter(
-        (pl.col("scope") == "within_base") & (pl.col("module") == "all") & pl.col("coefficient").is_not_null()
+        (pl.col("scope") == "within_base")
+        & (pl.col("change") == "relative")
+        & (pl.col("module") == "all")
+        & pl.col("coefficient").is_not_null()
     )
 
 

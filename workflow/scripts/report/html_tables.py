@@ -126,7 +126,7 @@ def page_tables(results: Results) -> list[HtmlTable]:
         "n_clusters": ("units", _plain),
     }
     order = ["benchmark", "method", "size", "predictor", "scope"]
-    data = results["predictors"].drop("benchmark", "similarity").unique(maintain_order=True)
+    data = results["predictors"].drop("benchmark", "similarity", "embedding_similarity").unique(maintain_order=True)
     return [
         gain_matrix(results),
         _table(
@@ -142,6 +142,7 @@ def page_tables(results: Results) -> list[HtmlTable]:
                 pl.col("target").replace(text.TARGETS), pl.col("scope").replace(text.LAYER_SCOPES)
             ),
             {
+                "change": ("change", _plain),
                 "target": ("gain", _plain),
                 "scope": ("compared", _plain),
                 "module": ("module", _plain),
@@ -197,7 +198,6 @@ def page_tables(results: Results) -> list[HtmlTable]:
                 "steps": ("steps", _plain),
                 "tokens": ("tokens with loss", _plain),
                 "final_loss": ("final loss", _three),
-                "seconds": ("seconds", _one),
             },
         ),
         _table(

@@ -61,14 +61,22 @@ def predictors(results: Results) -> Spec | None:
 
 def similarity(results: Results) -> Spec | None:
     """Similarity of data and benchmark against gain."""
-    data = results["predictors"].select("base", "sample", "benchmark", "similarity").drop_nulls()
-    rows = labelled(results, results.runs.join(data, on=["base", "sample", "benchmark"], how="inner"))
+    columns = {"shared wording": "similarity", "meaning (embeddings)": "embedding_similarity"}
+    key = ["base", "sample", "benchmark"]
+    data = pl.concat(
+        results["predictors"].select(*key, pl.col(column).alias("similarity"), pl.lit(name).alias("by"))
+        for name, column in columns.items()
+    ).drop_nulls()
+    rows = labelled(results, results.runs.join(data, on=key, how="inner"))
     return _figure(
         "scatter",
-        rows.select("base", "dataset", "method", "measure", "similarity", "gain", "matched"),
+        rows.select("by", "base", "dataset", "method", "measure", "similarity", "gain", "matched"),
         **{"x": "similarity", "y": "gain", "colour": "dataset", "label": ["base", "dataset", "measure"], **POINTS},
         **{"x_title": "similarity of data and benchmark", "y_title": "gain (points)"},
-        choices=[{"name": "measure", "label": "benchmark", "all": True}],
+        choices=[
+            {"name": "by", "label": "measured by", "order": list(columns)},
+            {"name": "measure", "label": "benchmark", "all": True},
+        ],
         hover=[["similarity", "similarity"], ["gain", "gain", "points"]],
     )
 
@@ -102,86 +110,6 @@ def recommend(results: Results) -> Spec | None:
             ["best", "probability of being best"],
             ["observed", "observed", "points"],
         ],
-    )
-
-
-def layers(results: Results) -> Spec | None:
-    """Relative change by depth."""
-    last = results["layers"].filter(
-        (pl.col("epoch") == pl.col("epoch").max().over("base", "sample", "recipe", "seed"))
-        & pl.col("relative").is_not_null()
-    )
-    rows = last.group_by("base", "dataset", "method", "module", "depth").agg(
-        pl.col("relative").mean(), pl.len().alias("n")
-    )
-    mean = rows.group_by("base", "method", "module", "depth").agg(
-        pl.col("relative").mean(), pl.len().cast(pl.Int64).alias("n")
-    )
-    return _figure(
-        "lines",
-        mean.sort("base", "method", "module", "depth"),
-        **{"x": "depth", "y": "relative", "series": ["base", "method"], "colour": "base", "dash": "method"},
-        **{"x_title": "relative depth", "y_title": "relative change of weights"},
-        choices=[{"name": "module", "label": "weights", "start": "all"}],
-        hover=[["depth", "depth"], ["relative", "relative change"], ["n", "datasets", "count"]],
-    )
-
-
-def layer_correlations(results: Results) -> Spec | None:
-    """Correlation of change with gain by depth."""
-    rows = results["layer_correlations"].with_columns(
-        pl.col("target").replace(text.TARGETS), pl.col("scope").replace(text.LAYER_SCOPES)
-    )
-    return _figure(
-        "lines",
-        rows.select("target", "scope", "module", "method", "depth", "coefficient", "ci_low", "ci_high", "q", "n_runs"),
-        **{
-            "x": "depth",
-            "y": "coefficient",
-            "low": "ci_low",
-            "high": "ci_high",
-            "series": ["method"],
-            "colour": "method",
-        },
-        **{"x_title": "relative depth", "y_title": "rank correlation with gain"},
-        choices=[
-            {"name": "target", "label": "gain", "start": text.TARGETS["mean_gain"]},
-            {"name": "scope", "label": "compared", "start": text.LAYER_SCOPES["within_base"]},
-            {"name": "module", "label": "weights", "start": "all"},
-        ],
-        hover=[["depth", "depth"], ["coefficient", "ρ"], ["ci_low", "from"], ["ci_high", "to"], ["q", "q"]],
-    )
-
-
-def layer_peaks(results: Results) -> Spec | None:
-    """Where the correlation peaks, with interval."""
-    rows = results["layer_peaks"].with_columns(pl.col("target").replace(text.TARGETS))
-    return _figure(
-        "dots",
-        rows.select(
-            *("change", "target", "method", "module", "depth", "ci_low", "ci_high", "coefficient", "flat", "n_runs")
-        ),
-        **{"label": ["target", "method", "module"], "x": "depth", "low": "ci_low", "high": "ci_high"},
-        x_title="relative depth of the peak",
-        choices=[{"name": "change", "label": "change", "start": "relative"}],
-        hover=[
-            ["depth", "depth"],
-            ["ci_low", "from"],
-            ["ci_high", "to"],
-            ["coefficient", "ρ there"],
-            ["flat", "draws that peak at an end"],
-        ],
-    )
-
-
-def layer_agreement(results: Results) -> Spec | None:
-    """Agreement of bases by depth."""
-    return _figure(
-        "lines",
-        results["layer_agreement"],
-        **{"x": "depth", "y": "coefficient", "series": ["module"], "colour": "module"},
-        **{"x_title": "relative depth", "y_title": "mean rank correlation between bases"},
-        hover=[["depth", "depth"], ["coefficient", "ρ"], ["n_pairs", "pairs of bases", "count"]],
     )
 
 
@@ -286,19 +214,6 @@ def crosslingual(results: Results) -> Spec | None:
             ["n_runs", "runs", "count"],
             ["n_bases", "bases", "count"],
         ],
-    )
-
-
-def model_map(results: Results) -> Spec | None:
-    """Every model as a point."""
-    rows = results["map"].select("kind", "base", "dataset", "recipe", "method", "size", "epoch", "sample", "x", "y")
-    return _figure(
-        "scatter",
-        rows,
-        **{"x": "x", "y": "y", "colour": "base", "label": ["base", "sample", "recipe"], "ring": "sample"},
-        **{"x_title": "first component", "y_title": "second component"},
-        choices=[{"name": "kind", "label": "made of", "start": "PCA of scores"}],
-        hover=[["epoch", "epoch", "count"], ["size", "rows", "count"]],
     )
 
 

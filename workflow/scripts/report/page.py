@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sft_atlas.analyse import tables as schemas
+from sft_atlas.price.summary import hours
 from sft_atlas.report import figures, interactive, text, words
+from sft_atlas.report.costs import by_stage
 from sft_atlas.report.figures_gains import explain_gains, explain_matched
 from sft_atlas.report.figures_selection import html_table as selection_table
 from sft_atlas.report.html_tables import page_tables
@@ -24,6 +26,7 @@ FINDINGS = (
     "predictors",
     "prediction",
     "layer_correlations",
+    "map",
     "methods",
     "epochs",
     "seeds",
@@ -32,19 +35,13 @@ FINDINGS = (
 TEMPLATES = Path(__file__).resolve().parents[2] / "report"
 
 
-def build(
-    tables: Path,
-    study: Mapping[str, Any],
-    versions: Mapping[str, Any],
-    out: Path,
-    cost: Sequence[Mapping[str, Any]] = (),
-) -> None:
+def build(tables: Path, study: Mapping[str, Any], versions: Mapping[str, Any], out: Path) -> None:
     """Write `out/report.html` and `out/figures/NAME.svg` and `.png` from the tables in folder `tables`.
 
     `study` is the study file as a dictionary; of its keys `name`, `title`, `analyses`, the order of `bases`, `datasets`
     and `benchmarks`, and a benchmark's optional `chance` (score of guessing, 0..1) are used. `versions` maps what was
-    used to its version, or to a list of versions when runs differ; `cost` says what each stage took. Links to tables
-    are relative: `tables/NAME.csv`. The same input gives the same bytes. Raises tables.TableError for a table that
+    used to its version, or to a list of versions when runs differ. Links to tables are
+    relative: `tables/NAME.csv`. The same input gives the same bytes. Raises tables.TableError for a table that
     breaks its schema.
     """
     results = Results(tables, dict(study))
@@ -54,15 +51,10 @@ def build(
     for drawn in (figure for part in questions.values() for figure in part if figure.svg):
         (folder / f"{drawn.name}.svg").write_text(drawn.svg, encoding="utf-8")
         (folder / f"{drawn.name}.png").write_bytes(drawn.png)
-    (out / "report.html").write_text(render(results, questions, versions, cost), encoding="utf-8")
+    (out / "report.html").write_text(render(results, questions, versions), encoding="utf-8")
 
 
-def render(
-    results: Results,
-    questions: dict[str, list[figures.Drawn]],
-    versions: Mapping[str, Any],
-    cost: Sequence[Mapping[str, Any]] = (),
-) -> str:
+def render(results: Results, questions: dict[str, list[figures.Drawn]], versions: Mapping[str, Any]) -> str:
     """The page. All names are escaped by the template; only figures, script and data are inserted as they are."""
     questions = dict(questions)
     checks = questions.pop("audit", [])
@@ -96,7 +88,8 @@ def render(
         script=Markup((TEMPLATES / "atlas.js").read_text(encoding="utf-8")),
         # "<" would end the script element early
         data=Markup(json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")),
-        cost=cost,
+        cost=by_stage(results["cost"]),
+        hours=hours,
         tables=([selection_table(results)] if results["selection"].height else []) + page_tables(results),
         schemas=schemas.TABLES,
         versions={name: _version(value) for name, value in sorted(versions.items())},

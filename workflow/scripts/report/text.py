@@ -8,6 +8,7 @@ PREDICTORS = {
     "log_perplexity_full": "perplexity of prompts and completions",
     "mean_tokens": "length in tokens",
     "similarity": "similarity to the benchmark",
+    "embedding_similarity": "similarity to the benchmark in meaning",
 }
 SCOPES = {
     "pooled": "over all cells",

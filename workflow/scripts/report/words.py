@@ -167,12 +167,12 @@ def recommend(results: Results) -> str:
 
 def layer_peaks(results: Results) -> str:
     """Position of the peak."""
-    rows = results["layer_peaks"].filter(pl.col("target") == "mean_gain", change="relative", module="all")
+    rows = results["layer_peaks"].filter(pl.col("target") == "mean_gain", module="all")
     parts = [
-        f"under {row['method']} the correlation peaks at depth {_estimate(row, 'depth')} (ρ = "
-        f"{text.number(row['coefficient'])} there, "
+        f"under {row['method']} the correlation of {row['change']} change peaks at depth {_estimate(row, 'depth')} "
+        f"(ρ = {text.number(row['coefficient'])} there, "
         f"n = {text.count(row['n_runs'], 'run')})"
-        for row in rows.iter_rows(named=True)
+        for row in rows.sort("change", "method", descending=[True, False]).iter_rows(named=True)
     ]
     return text.sentence("; ".join(parts) or "no peak could be placed (n = 0 runs)")
 
@@ -223,17 +223,6 @@ def crosslingual(results: Results) -> str:
         for row in rows.iter_rows(named=True)
     ]
     return text.sentence("within bases, " + "; ".join(parts) if parts else "no counterparts within bases (n = 0)")
-
-
-def model_map(results: Results) -> str:
-    """How much of the variance the map shows."""
-    rows = results["map"].group_by("kind").agg(pl.col("x_share", "y_share").first(), pl.len()).sort("kind")
-    parts = [
-        f"{row['kind']}: two components of {row['x_share']:.0%} and {row['y_share']:.0%} of the variance, n = "
-        f"{text.count(row['len'], 'model')}"
-        for row in rows.iter_rows(named=True)
-    ]
-    return text.sentence("; ".join(parts) + ". Circles are base models")
 
 
 def sensitivity(results: Results) -> str:

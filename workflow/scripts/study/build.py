@@ -1,6 +1,7 @@
 """Resolves identities, from sources up to runs, and lays out every job of a study as a plan."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel
 
 from sft_atlas.study.identity import STAGE_VERSIONS, fingerprint, spec_hash
 from sft_atlas.study.load import StudyError
-from sft_atlas.study.matrix import ExpandedSample, Matrix, RunKey
+from sft_atlas.study.matrix import ExpandedSample, Matrix, RunKey, select
 from sft_atlas.study.model import Base, Benchmark, Dataset, Recipe, Study
 from sft_atlas.study.plan import Plan, Spec
 
@@ -31,6 +32,9 @@ def build_plan(study: Study, matrix: Matrix, name: str) -> Plan:
     for sample in sorted(used):
         plan.similarity[sample] = plan.add(_comparison_spec(plan, sample, "similarity", study.similarity))
         plan.contamination[sample] = plan.add(_comparison_spec(plan, sample, "contamination", study.decontamination))
+        _plan_embedding(plan, "sample", sample, plan.samples[sample])
+    for benchmark in plan.benchmarks:
+        _plan_embedding(plan, "benchmark", benchmark, plan.benchmarks[benchmark])
     for base in sorted({key.base for key in matrix.runs}):
         _plan_base(plan, base, study.bases[base])
     for key in matrix.runs:
@@ -119,6 +123,8 @@ def _plan_base(plan: Plan, name: str, declared: Base) -> None:
         )
     )
     plan.scores[name] = plan.add(_score_spec(plan, folder, base, [0]))
+    if study.likelihoods:
+        plan.likelihoods[name] = plan.add(_likelihood_spec(plan, folder, base, [0]))
 
 
 def _plan_tokens(plan: Plan, base: str, sample: str, length: int) -> Spec:
@@ -140,10 +146,28 @@ def _comparison_spec(plan: Plan, sample: str, stage: str, options: BaseModel) ->
     identity = {
         "sample": drawn.hash,
         "benchmarks": {name: spec.hash for name, spec in plan.benchmarks.items()},
-        "options": options.model_dump(exclude={"action"}),
+        "options": options.model_dump(include={"ngram", "threshold"}),
     }
     inputs = {"sample": drawn.output, "benchmarks": {name: spec.output for name, spec in plan.benchmarks.items()}}
     return _table(stage, str(PurePosixPath(drawn.output).parent), identity, inputs)
+
+
+def _plan_embedding(plan: Plan, kind: str, name: str, source: Spec) -> None:
+    """Where a sample or benchmark lies in the space of the study's embedding model, if it has one."""
+    declared, threads = plan.study.similarity.embedding, plan.study.threads
+    if declared is None:
+        return
+    identity = {
+        "kind": kind,
+        "source": source.hash,
+        "model": _fingerprint("similarity.embedding.path", declared.path),
+        **declared.model_dump(exclude={"path"}),
+        "template": plan.study.template.model_dump(),
+        "threads": threads,
+    }
+    folder = str(PurePosixPath(source.output).parent)
+    spec = _table("embedding", folder, identity, {"source": source.output})
+    plan.embeddings[kind, name] = plan.add(replace(spec, sources=_files(declared.path)))
 
 
 def _plan_run(plan: Plan, key: RunKey) -> None:
@@ -167,8 +191,11 @@ def _plan_run(plan: Plan, key: RunKey) -> None:
     plan.scores[key] = plan.add(_score_spec(plan, folder, train, epochs, base))
     identity = {"run": run_id, "base": base.hash, "epochs": epochs}
     plan.weights[key] = plan.add(_table("weights", folder, identity, {"base": base.output, "train": train.output}))
+    readers = {"scores": plan.scores[key], "weights": plan.weights[key]}
+    if study.likelihoods:
+        plan.likelihoods[key] = plan.add(_likelihood_spec(plan, folder, train, epochs, base))
+        readers["likelihoods"] = plan.likelihoods[key]
     if study.keep_weights != "all":
-        readers = {"scores": plan.scores[key], "weights": plan.weights[key]}
         identity = {"run": run_id, "epochs": epochs, "keep": study.keep_weights}
         identity |= {stage: spec.hash for stage, spec in readers.items()}
         inputs = {"base": base.output, "train": train.output, **{stage: spec.output for stage, spec in readers.items()}}
@@ -209,6 +236,24 @@ def _score_spec(plan: Plan, folder: str, model: Spec, epochs: list[int], base: S
     return _table("evaluate", folder, identity, inputs)
 
 
+def _likelihood_spec(plan: Plan, folder: str, model: Spec, epochs: list[int], base: Spec | None = None) -> Spec:
+    study = plan.study
+    assert study.likelihoods is not None
+    names = select(study.likelihoods.benchmarks or ["*"], plan.benchmarks, "benchmark", "likelihoods.benchmarks")
+    chosen = {plan.benchmarks[name].hash: plan.benchmarks[name].output for name in names}
+    options = study.likelihoods.model_dump(exclude={"benchmarks"})
+    identity = {
+        "model": model.identity.get("run", model.hash),
+        "epochs": epochs,
+        "benchmarks": sorted(chosen),
+        "options": options | {"precision": options["precision"] or study.evaluation.precision},
+        "template": study.template.model_dump(),
+        "threads": study.threads,
+    }
+    inputs = {"model": model.output, "base": (base or model).output, "benchmarks": chosen}
+    return _table("likelihoods", folder, identity, inputs)
+
+
 _TABLE_NAMES = {"evaluate": "scores"}
 
 
@@ -242,9 +287,11 @@ def _fingerprint(where: str, path: str) -> str:
 
 
 def _sources(declared: Base | Dataset | Benchmark) -> tuple[str, ...]:
-    if not declared.path:
-        return ()
-    path = Path(declared.path)
+    return _files(declared.path) if declared.path else ()
+
+
+def _files(place: str) -> tuple[str, ...]:
+    path = Path(place)
     if path.is_dir():
         return tuple(str(file) for file in sorted(path.iterdir()) if file.is_file())
-    return (str(path),)
+    return (place,)

@@ -48,6 +48,15 @@ SHOWN: dict[str, Any] = {
     "exclude": [{"base": ["my-base"], "recipe": ["full"]}],
     "include": [{"bases": ["my-base"], "samples": ["*"], "recipes": ["full"], "seeds": [1, 2]}],
     "expected_missing": [{"base": ["my-base"], "reason": "out of memory"}],
+    "embedding": {"path": "models/my-embedder", "rows": 1000, "max_length": 256},
+    "likelihoods": {
+        "texts": 150,
+        "benchmarks": ["*"],
+        "seed": 0,
+        "max_length": 2048,
+        "representation": "last",
+        "neighbour": 2,
+    },
     "shots_path": "data/examples.jsonl",
     "selection": {"benchmarks": ["math"], "statistic": "mean_gain", "by": ["base", "method"], "ties": 1},
 }

@@ -20,6 +20,8 @@ STAGE_VERSIONS = {
     "train": 2,
     "evaluate": 1,
     "weights": 1,
+    "likelihoods": 1,
+    "embedding": 1,
 }
 
 SAMPLED_BLOCK = 1 << 20

@@ -71,6 +71,8 @@ def expand(study: Study, path: Path) -> Matrix:
     """
     _refuse_twins(study, path)
     _refuse_absent(study, path)
+    if study.likelihoods and study.likelihoods.benchmarks:
+        select(study.likelihoods.benchmarks, study.benchmarks, "benchmark", f"{path}: likelihoods.benchmarks")
     if study.selection:
         select(study.selection.benchmarks, study.benchmarks, "benchmark", f"{path}: selection.benchmarks")
     samples = _expand_samples(study, path)
@@ -141,6 +143,8 @@ def _refuse_twins(study: Study, path: Path) -> None:
 
 def _refuse_absent(study: Study, path: Path) -> None:
     bases = {f"bases.{name}.path": base.path for name, base in study.bases.items()}
+    if study.similarity.embedding:
+        bases["similarity.embedding.path"] = study.similarity.embedding.path
     files = {f"datasets.{name}.path": dataset.path for name, dataset in study.datasets.items()}
     for name, benchmark in study.benchmarks.items():
         files |= {f"benchmarks.{name}.path": benchmark.path, f"benchmarks.{name}.shots_path": benchmark.shots_path}

@@ -4,57 +4,32 @@ Only pydantic is imported here, so that reading a study stays cheap while a work
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sft_atlas.analyse.options import AnalysisOptions, Selection
 from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
+from sft_atlas.study.fields import (
+    DataFile,
+    Epoch,
+    Epochs,
+    Folder,
+    HubId,
+    Revision,
+    Seed,
+    Seeds,
+    Selector,
+    Shots,
+    Strict,
+    Text,
+    distinct,
+    exactly_one,
+)
+from sft_atlas.study.measures import Decontamination, Evaluation, Likelihoods, Similarity
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 DATASET_PLACEHOLDER = "{dataset}"
-
-
-def matching(pattern: str, expected: str) -> AfterValidator:
-    """A validator of text that a pattern must describe as a whole; `expected` says so in words."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"expected {expected}")
-        return text
-
-    return AfterValidator(check)
-
-
-def distinct(numbers: list[int]) -> list[int]:
-    """The numbers if none stands twice; else ValueError."""
-    if len(set(numbers)) < len(numbers):
-        raise ValueError(f"a number stands twice in {numbers[:20]}")
-    return numbers
-
-
-Epoch = Annotated[int, Field(ge=1, le=1000)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
-Epochs = Annotated[list[Epoch], Field(min_length=1), AfterValidator(distinct)]
-Shots = Annotated[int, Field(ge=0, le=100)]
-Text = Annotated[str, Field(min_length=1)]
-HubId = Annotated[str, matching(r"[\w-][\w.-]*/[\w-][\w.-]*", "`owner/name`")]
-Revision = Annotated[str, matching(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", "a commit, tag or branch")]
-DataFile = Annotated[str, matching(r".*\.(jsonl|json|csv|parquet)", "a .jsonl, .json, .csv or .parquet file")]
-# it stands in shell commands and in Snakemake's patterns
-Folder = Annotated[str, matching(r"[\w./+@:,=-]+", "a folder without spaces, quotes or braces")]
-Selector = Annotated[
-    list[str],
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-    Field(min_length=1),
-]
-
-
-class Strict(BaseModel):
-    """A declaration that refuses keys it does not know and values of another type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Hub(Strict):
@@ -340,33 +315,6 @@ class Benchmark(Strict):
         return self
 
 
-class Evaluation(Strict):
-    """How every benchmark is run."""
-
-    batch_size: int = Field(default=32, ge=1, description="Sequences in one forward pass; it moves last digits.")
-    max_length: int = Field(default=2048, ge=8, description="Tokens of context and continuation; longer is cut left.")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Weights of the model under evaluation.")
-
-
-class Similarity(Strict):
-    """Overlap of a sample's text with a benchmark's, without embeddings."""
-
-    ngram: int = Field(default=3, ge=1, le=20, description="Words in an n-gram (characters in scripts without spaces).")
-
-
-class Decontamination(Strict):
-    """What happens to training rows that hold a benchmark's items."""
-
-    ngram: int = Field(default=8, ge=1, le=50, description="Words in an n-gram.")
-    threshold: float = Field(
-        default=0.7, gt=0, le=1, description="A row holds an item if it has at least this share of the item's n-grams."
-    )
-    action: Literal["report", "drop"] = Field(
-        default="report",
-        description="List such rows, or leave them out of training; with `drop`, a new benchmark makes new samples.",
-    )
-
-
 class Study(Strict):
     """Everything scientific about a study, in one file.
 
@@ -399,6 +347,10 @@ class Study(Strict):
     similarity: Similarity = Field(default=Similarity(), description="How samples and benchmarks are compared.")
     decontamination: Decontamination = Field(
         default=Decontamination(), description="Training rows that hold items of the benchmarks."
+    )
+    likelihoods: Likelihoods | None = Field(
+        default=None,
+        description="Log-likelihoods of texts under every model, for the map of models; none: no such map.",
     )
     analyses: AnalysisOptions = Field(default=AnalysisOptions(), description="Options of the analyses.")
     selection: Selection | None = Field(
@@ -451,14 +403,6 @@ class Config(BaseModel):
     share_imports: bool = Field(
         default=True, description="Local runs: jobs are forked from one process that has imported the libraries."
     )
-
-
-def exactly_one(declaration: Any, *keys: str) -> None:
-    """Raise ValueError unless exactly one of the optional keys is given."""
-    given = [key for key in keys if getattr(declaration, key) is not None]
-    if len(given) != 1:
-        found = " and ".join(given) if given else "none of them"
-        raise ValueError(f"exactly one of {', '.join(keys)} is expected, found {found}")
 
 
 def check_epochs(kept: list[int] | None, epochs: int, key: str) -> None:

@@ -82,6 +82,8 @@ class Plan:
     run_tokens: dict[RunKey, Spec] = field(default_factory=dict)
     scores: dict[RunKey | str, Spec] = field(default_factory=dict)
     weights: dict[RunKey, Spec] = field(default_factory=dict)
+    likelihoods: dict[RunKey | str, Spec] = field(default_factory=dict)
+    embeddings: dict[tuple[str, str], Spec] = field(default_factory=dict)
     release: dict[RunKey, Spec] = field(default_factory=dict)
 
     def add(self, spec: Spec) -> Spec:
@@ -100,16 +102,18 @@ class Plan:
         return [spec.output for spec in self.specs.values() if spec.stage in stages]
 
     def of_run(self, key: RunKey) -> list[str]:
-        """Everything a run leads to: its training, scores and weights."""
-        return [self.train[key].output, self.scores[key].output, self.weights[key].output]
+        """Everything a run leads to: its training and every measurement of its checkpoints."""
+        tables: tuple[dict[Any, Spec], ...] = (self.train, self.scores, self.weights, self.likelihoods)
+        return [table[key].output for table in tables if key in table]
 
     def released(self) -> list[str]:
         """Proofs that the weights of measured checkpoints are given back, if the study does not keep them all."""
         return [self.release[key].output for key in self.matrix.runs if key in self.release]
 
     def of_base(self, base: str) -> list[str]:
-        """Everything about a base: itself, its scores and perplexities, and all its runs."""
-        own = [self.bases[base].output, self.scores[base].output, self.perplexity[base].output]
+        """Everything about a base: itself, every measurement of it, and all its runs."""
+        tables: tuple[dict[Any, Spec], ...] = (self.bases, self.scores, self.perplexity, self.likelihoods)
+        own = [table[base].output for table in tables if base in table]
         return own + [path for key in self.matrix.runs if key.base == base for path in self.of_run(key)]
 
     def of_block(self, block: str) -> list[str]:
@@ -121,7 +125,9 @@ class Plan:
     def results(self) -> list[str]:
         """What the tables of the study are collected from."""
         specs = [*self.tokens.values(), *self.similarity.values(), *self.contamination.values()]
-        specs += [table[base] for base in self.bases for table in (self.perplexity, self.scores)]
+        specs += self.embeddings.values()
+        of_bases: tuple[dict[Any, Spec], ...] = (self.perplexity, self.scores, self.likelihoods)
+        specs += [table[base] for base in self.bases for table in of_bases if base in table]
         specs += [self.run_tokens[key] for key in self.matrix.runs]
         paths = [spec.output for spec in specs] + [path for key in self.matrix.runs for path in self.of_run(key)]
         return list(dict.fromkeys(paths))
@@ -176,6 +182,11 @@ class Plan:
             tokens={pair: spec for pair, spec in self.tokens.items() if pair[0] in bases and pair[1] in samples},
             similarity={sample: spec for sample, spec in self.similarity.items() if sample in samples},
             contamination={sample: spec for sample, spec in self.contamination.items() if sample in samples},
+            embeddings={
+                (kind, name): spec
+                for (kind, name), spec in self.embeddings.items()
+                if kind == "benchmark" or name in samples
+            },
         )
 
     def labels(self) -> dict[str, Any]:
@@ -219,8 +230,8 @@ def collect_spec(plan: Plan, folder: str, present: Callable[[str], bool]) -> Spe
     """The job that gathers every result of the study into its tables; what is not present is listed as missing."""
     study, matrix = plan.study, plan.matrix
 
-    def found(spec: Spec) -> str | None:
-        return spec.output if present(spec.output) else None
+    def found(spec: Spec | None) -> str | None:
+        return spec.output if spec and present(spec.output) else None
 
     runs = [
         {
@@ -238,11 +249,17 @@ def collect_spec(plan: Plan, folder: str, present: Callable[[str], bool]) -> Spe
             "train": found(plan.train[key]),
             "scores": found(plan.scores[key]),
             "weights": found(plan.weights[key]),
+            "likelihoods": found(plan.likelihoods.get(key)),
         }
         for key, run in matrix.runs.items()
     ]
     bases = {
-        base: {"scores": found(plan.scores[base]), "perplexity": found(plan.perplexity[base])} for base in plan.bases
+        base: {
+            "scores": found(plan.scores[base]),
+            "perplexity": found(plan.perplexity[base]),
+            "likelihoods": found(plan.likelihoods.get(base)),
+        }
+        for base in plan.bases
     }
     tokens = {
         base: {sample: found(spec) for (owner, sample), spec in sorted(plan.tokens.items()) if owner == base}
@@ -255,6 +272,12 @@ def collect_spec(plan: Plan, folder: str, present: Callable[[str], bool]) -> Spe
         "samples": {sample: matrix.samples[sample].dataset for sample in plan.similarity},
         "similarity": {sample: found(spec) for sample, spec in plan.similarity.items()},
         "contamination": {sample: found(spec) for sample, spec in plan.contamination.items()},
+        "embeddings": {
+            kind: {name: found(spec) for (own, name), spec in sorted(plan.embeddings.items()) if own == kind}
+            for kind in ("sample", "benchmark")
+        },
+        "likelihoods": bool(plan.likelihoods),
+        "benchmarks": {spec.hash: name for name, spec in sorted(plan.benchmarks.items())},
         "matches": {name: sorted(benchmark.matches) for name, benchmark in sorted(study.benchmarks.items())},
         "missing": [
             {

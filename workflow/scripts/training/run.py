@@ -17,7 +17,7 @@ from sft_atlas.training.fit import LOG_SCHEMA, Request, fit, keeps_state, state_
 from sft_atlas.training.lease import Lease, lease
 from sft_atlas.training.memory import cannot_fit, is_out_of_memory
 from sft_atlas.training.parallel import fit_in_processes
-from sft_atlas.training.state import newest_state, state_folder
+from sft_atlas.training.state import PREFIX, newest_state, state_folder
 
 __all__ = ["LOG_SCHEMA", "run"]
 
@@ -131,7 +131,9 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
                 )
             torch.cuda.empty_cache()
     if stop.received and not trained.finished:
-        raise StoppedError(f"asked to stop: state saved at step {trained.step}; the same job goes on from there")
+        saved = newest_state(request.states, state_made_from(request, processes), before_step=trained.step + 1)
+        where = f"state saved at step {saved.name.removeprefix(PREFIX)}" if saved else "no state could be saved"
+        raise StoppedError(f"asked to stop after step {trained.step}: {where}; the same job goes on from there")
     return trained.history, trained.facts | {"out_of_memory_with_splits": attempts}
 
 

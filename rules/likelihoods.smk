@@ -1,0 +1,21 @@
+# Log-likelihoods of the same texts under every kept epoch of a run, or under a base; and its layers' intrinsic dimensions.
+LIKELIHOODS = "{model}/likelihoods-{hash}.parquet"
+
+
+rule measure_likelihoods:
+    input:
+        job_inputs(LIKELIHOODS),
+    output:
+        in_results(LIKELIHOODS),
+    log:
+        "logs/likelihoods/{model}/{hash}.log",
+    priority: 20
+    conda:
+        ENVIRONMENT
+    threads: threads_of(LIKELIHOODS)
+    resources:
+        **needs(LIKELIHOODS),
+    params:
+        spec=job_param(LIKELIHOODS),
+    shell:
+        JOB

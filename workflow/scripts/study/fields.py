@@ -1,0 +1,56 @@
+"""Types that the sections of a study share, and checks of their values."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def matching(pattern: str, expected: str) -> AfterValidator:
+    """A validator of text that a pattern must describe as a whole; `expected` says so in words."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
+def distinct(numbers: list[int]) -> list[int]:
+    """The numbers if none stands twice; else ValueError."""
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"a number stands twice in {numbers[:20]}")
+    return numbers
+
+
+Epoch = Annotated[int, Field(ge=1, le=1000)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
+Epochs = Annotated[list[Epoch], Field(min_length=1), AfterValidator(distinct)]
+Shots = Annotated[int, Field(ge=0, le=100)]
+Text = Annotated[str, Field(min_length=1)]
+HubId = Annotated[str, matching(r"[\w-][\w.-]*/[\w-][\w.-]*", "`owner/name`")]
+Revision = Annotated[str, matching(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", "a commit, tag or branch")]
+DataFile = Annotated[str, matching(r".*\.(jsonl|json|csv|parquet)", "a .jsonl, .json, .csv or .parquet file")]
+# it stands in shell commands and in Snakemake's patterns
+Folder = Annotated[str, matching(r"[\w./+@:,=-]+", "a folder without spaces, quotes or braces")]
+Selector = Annotated[
+    list[str],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1),
+]
+
+
+class Strict(BaseModel):
+    """A declaration that refuses keys it does not know and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+def exactly_one(declaration: Any, *keys: str) -> None:
+    """Raise ValueError unless exactly one of the optional keys is given."""
+    given = [key for key in keys if getattr(declaration, key) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) if given else "none of them"
+        raise ValueError(f"exactly one of {', '.join(keys)} is expected, found {found}")
