@@ -16,6 +16,7 @@ from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, check_device, load_config, study_path
 from sft_atlas.study.plan import Spec, leaves
 from sft_atlas.study.table import plan_study
+from sft_atlas.worker import share_imports, shares_imports
 
 ROOT = Path(workflow.basedir)
 ENVIRONMENT = str(ROOT / "envs/sft-atlas.yaml")
@@ -148,6 +149,12 @@ def job_param(pattern):
     return lambda wildcards, output: job_spec_file(pattern.format(**wildcards), wildcards.get("hash"))
 
 
+def train_param(wildcards, output, resources):
+    """The specification of the run; a run that one GPU cannot hold is told how many it has."""
+    spec = job_param(TRAIN)(wildcards, output)
+    return f"{spec} --gpus {resources.gpu}" if str(resources.gpu).isdigit() and int(resources.gpu) > 1 else spec
+
+
 def job_identity(pattern):
     """A params function that Snakemake tracks, for outputs whose path does not hold their identity."""
     return lambda wildcards: job_spec(pattern.format(**wildcards), None)["hash"]
@@ -229,11 +236,11 @@ onstart:
         except (GuardError, QueueError) as error:
             raise WorkflowError(str(error))
     if workflow.local_exec and CONFIG.share_imports and PLAN.matrix.runs:
-        import tempfile
-
-        folder = Path(tempfile.mkdtemp(prefix="sft-atlas-"))
-        os.environ.update(SFT_ATLAS_WORKER=str(folder / "worker"), SFT_ATLAS_WORKER_OWNER=str(os.getpid()))
+        share_imports()
 
 
-if not workflow.is_main_process:
+if not workflow.is_main_process and not shares_imports():
     os.environ.pop("SFT_ATLAS_WORKER", None)
+    # a job of the cluster that does several of ours (--groups): they share imports and bases as local jobs do
+    if CONFIG.share_imports and "--local-groupid" in sys.argv:
+        share_imports()

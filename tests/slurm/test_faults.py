@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from sft_atlas.cluster import journal
+from sft_atlas.files import read_json
 from tests.slurm.conftest import RUNS, Project
 
 # a job of the same size in a better partition takes the whole node
@@ -214,4 +215,15 @@ def test_a_job_out_of_time_is_told_before_and_gets_more(project: Project) -> Non
     project.until(lambda: "FAILED train_run" in project.said(), "the end of the first attempts", 120)
     project.release()
     assert project.finish(call) == 0
+    project.assert_whole()
+
+
+def test_short_runs_share_a_job_of_the_cluster(project: Project) -> None:
+    """Two runs in one SLURM job: separate targets, one import of the libraries, one loaded base."""
+    assert project.finish(project.snakemake("--groups", "train_run=runs", "--group-components", "runs=2")) == 0
+    assert len(set(project.started())) == 1
+    records = [read_json(path) for path in (project.folder / "results/runs").rglob("train-*.record.json")]
+    assert len(records) == RUNS
+    # the job's own process has imported nothing: its parent had
+    assert all(record["import_cpu_seconds"] < 0.5 for record in records)
     project.assert_whole()

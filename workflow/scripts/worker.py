@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,6 +39,20 @@ START_SECONDS = 300.0
 STOP_SECONDS = 600.0
 # What importing cost and, once the workflow has ended, what the worker and its jobs used in all.
 RECORD = Path("logs/worker.json")
+
+
+def share_imports() -> None:
+    """Tell the jobs that this process starts where a worker listens; the first of them starts it."""
+    folder = Path(tempfile.mkdtemp(prefix="sft-atlas-"))
+    os.environ["SFT_ATLAS_WORKER"] = str(folder / "worker")
+    os.environ["SFT_ATLAS_WORKER_OWNER"] = str(os.getpid())
+    os.environ["SFT_ATLAS_WORKER_JOB"] = os.environ.get("SLURM_JOB_ID", "")
+
+
+def shares_imports() -> bool:
+    """Whether the worker that this process has heard of is one of its own SLURM job, and so of its node."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return bool(job) and os.environ.get("SFT_ATLAS_WORKER_JOB") == job
 
 
 def request(path: Path, spec: Path) -> int:
@@ -63,6 +78,8 @@ def serve(path: Path, owner: int) -> None:
         importlib.import_module(module)
     record = {"import_cpu_seconds": time.process_time() - started}
     write_json(RECORD, record)
+    # the end of the workflow ends this process; SLURM's warning is for the jobs, which still need it
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         temporary = path.with_suffix(".new")
         temporary.unlink(missing_ok=True)
@@ -111,6 +128,7 @@ def _start(connection: socket.socket, server: socket.socket) -> int | None:
         return child
     status = 1
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpgid(0, 0)
         server.close()
         os.chdir(folder)
