@@ -11,6 +11,11 @@ include: "rules/common.smk"
 include: "rules/progress.smk"
 
 
+if CONFIG.container:
+
+    container: CONFIG.container
+
+
 wildcard_constraints:
     name=r"[A-Za-z0-9][A-Za-z0-9._+-]*",
     base=r"[A-Za-z0-9][A-Za-z0-9._+-]*",

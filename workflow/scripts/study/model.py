@@ -386,6 +386,9 @@ class Config(BaseModel):
     gpu_memory_gb: float = Field(
         default=141, gt=0, le=10_000, description="Memory of one GPU; a run that needs more gets several."
     )
+    container: str = Field(
+        default="", description="Image for `--sdm apptainer`: a .sif file, or docker://…; see envs/sft-atlas.def."
+    )
     scratch: str | None = Field(
         default=None, description="A node's own disk for temporary files and caches; its variables are the node's."
     )
