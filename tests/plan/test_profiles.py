@@ -10,7 +10,7 @@ from tests.conftest import ROOT, Repository
 
 PROFILES = sorted(path for path in (ROOT / "profiles").glob("*/config.yaml") if path.parent.name != "default")
 # of rules: what the plan prices; everything else is a site's
-GPU_RULES = {"train_run", "evaluate_model", "measure_perplexity"}
+GPU_RULES = {"train_run", "evaluate_model", "measure_perplexity", "measure_likelihoods"}
 
 
 def read(name: str) -> dict[str, object]:

@@ -116,8 +116,8 @@ def test_what_was_measured_on_another_checkpoint_is_found(finished: Repository) 
     record = next((finished.folder / "results").glob(f"{RUN}/epoch-01/checkpoint.json"))
     edit('"step": 3', '"step": 4')(record)
     problems = check(finished).problems
-    # two benchmarks' answers and the table of tensors
-    assert len(problems) == 3
+    # two benchmarks' answers, the log-likelihoods and the table of tensors
+    assert len(problems) == 4
     assert all("was made from another checkpoint" in problem for problem in problems)
 
 
