@@ -20,6 +20,7 @@ import contextlib
 import io
 import json
 import math
+import multiprocessing
 import os
 import statistics
 import sys
@@ -278,25 +279,35 @@ def compare(bench: Bench, repeats: int) -> None:
 
 def share(bench: Bench, runs: int, repeats: int) -> None:
     """Measure runs of one base as forks of a process that has imported everything, with and without its weights."""
-    torch.set_num_threads(1)
-    found: dict[str, list[float]] = {"loaded by each run": [], "loaded once": []}
-    for name, seconds in list(found.items()) * repeats:
-        device._loaded.clear()
-        started = time.perf_counter()
-        for _ in range(runs):
-            if name == "loaded once":
-                device.load_for_children(bench.base.with_name("model"))
-            child = os.fork()
-            if not child:
-                bench.ours()
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-        seconds.append((time.perf_counter() - started) / runs)
-    each, once = (statistics.median(seconds) for seconds in found.values())
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for once, seconds in list(found.items()) * repeats:
+        # in a new process: this one has started threads, which its forks would wait for in vain
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            seconds.append(process.apply(runs_of_one_base, (bench.settings, bench.folder, runs, once)))
+    each, shared = (statistics.median(seconds) for seconds in found.values())
     print(
         f"{bench.options.shape}: {bench.parameters / 1e6:,.1f} million weights; a run of {bench.steps} steps takes "
-        f"{each:.2f} s if it loads its base and {once:.2f} s if {runs} runs share it: {each / once:.2f} times as fast"
+        f"{each:.2f} s if it loads its base and {shared:.2f} s if {runs} share it: {each / shared:.2f} times as fast"
     )
+
+
+def runs_of_one_base(settings: dict[str, Any], folder: Path, runs: int, once: bool) -> float:
+    """Seconds for a run, each a fork of this process."""
+    base, tokens = folder / "base/manifest.json", folder / "tokens/manifest.json"
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    for _ in range(runs):
+        if once:
+            device.load_for_children(base.with_name("model"))
+        child = os.fork()
+        if not child:
+            with contextlib.redirect_stdout(io.StringIO()):
+                tokenizer, model, rows = load(settings, base, tokens)
+                make_trainer(settings, model, tokenizer, rows, 1, folder / "states", 1).train()
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            raise RuntimeError("a run failed")
+    return (time.perf_counter() - started) / runs
 
 
 def main() -> None:
