@@ -9,7 +9,7 @@ from sft_atlas.files import read_json
 from tests.slurm.conftest import RUNS, Project
 
 # a job of the same size in a better partition takes the whole node
-INTRUDER = ("sbatch", "--partition=cpu", "--exclusive", "--time=1", "--wrap=sleep 6")
+INTRUDER = ("sbatch", "--output=/dev/null", "--partition=cpu", "--exclusive", "--time=1", "--wrap=sleep 6")
 
 
 def test_an_undisturbed_run(project: Project) -> None:
