@@ -109,11 +109,17 @@ class Project:
 
     def until(self, holds: Callable[[], object], what: str, seconds: float = 60) -> None:
         """Wait for something."""
+        if not self.soon(holds, seconds):
+            pytest.fail(f"waited {seconds:.0f} s for {what}\n{self.said()[-4000:]}\n{self.cluster.ask('squeue')}")
+
+    def soon(self, holds: Callable[[], object], seconds: float) -> bool:
+        """Whether something comes true within a time."""
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
-                pytest.fail(f"waited {seconds:.0f} s for {what}\n{self.said()[-4000:]}\n{self.cluster.ask('squeue')}")
+                return False
             time.sleep(0.2)
+        return True
 
     def started(self) -> list[str]:
         """SLURM's numbers of the training jobs that have begun, in order."""
