@@ -21,6 +21,7 @@ def resumed(project: Project) -> bool:
 
 def test_a_job_longer_than_the_partition_grants_finishes_over_several(long_project: Project) -> None:
     """Two minutes each, and SIGTERM half a minute before, which SLURM sends up to a minute early."""
+    (long_project.notes / "slow").touch()
     call = long_project.snakemake(
         *("--set-resources", "train_run:runtime=2", "--retries", "12"),
         *("--default-resources", "slurm_extra='--signal=TERM@30'"),
