@@ -4,7 +4,7 @@ Files in `$ATLAS_NOTES` make a job do more:
 
 - `hold`: wait before the first line of work until the file is gone, so that a fault strikes a job that runs;
 - `full`: on the node that the file names, no file's content reaches the disk;
-- `slow`: sleep most of the time, so that a run outlasts its limit on any machine;
+- `slow`: sleep half of the time, so that a run outlasts its limit on any machine;
 - `late`: what the job makes appears four seconds after its end, as on a slow shared file system.
 """
 
@@ -49,7 +49,7 @@ if "sft_atlas.job" in sys.orig_argv and os.environ.get("ATLAS_NOTES"):
     if (notes / "full").exists() and (notes / "full").read_text() == os.environ.get("SLURMD_NODENAME"):
         os.fsync = _full
     if (notes / "slow").exists():
-        signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.4))
-        signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+        signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.3))
+        signal.setitimer(signal.ITIMER_REAL, 0.6, 0.6)
     if (notes / "late").exists():
         atexit.register(_delay)
