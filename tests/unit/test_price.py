@@ -248,6 +248,8 @@ def test_resources_follow_size_and_grow_with_each_attempt(published: Plan) -> No
     assert asked("OLMo-7B-hf", "lora-cosine")[2] < asked("Gemma2-9B", "lora-cosine")[2]
     again = asked("OLMo-7B-hf", "full-cosine", 2)
     assert again == (1, 2 * small[1], 2 * small[2])
+    # a run that is cut off by its time limit again and again must still fit a node
+    assert asked("OLMo-7B-hf", "full-cosine", 9)[1] == 2 * small[1]
     # gradients and moments of every weight make the difference on the GPU
     full, lora = (prices.of(published.train[RunKey("OLMo-7B-hf", "all", r, 0)]) for r in ("full-cosine", "lora-cosine"))
     assert full.gpu_mem_mb > 16 * 6900 > 16 / 4 * 6900 * 2 > lora.gpu_mem_mb

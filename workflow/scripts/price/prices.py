@@ -36,6 +36,8 @@ RECORDS = 64
 # Room above the prediction: padding, samples and machines differ, and a job stopped for time has to start again.
 TIME_ROOM, MEMORY_ROOM = 2.0, 1.25
 LEAST_MINUTES, MEMORY_STEP = 10, 500
+# Attempts also follow time limits and dead nodes; memory that grew with all of them would soon fit no node.
+MOST_MEMORY = 2
 # A job is told to save so long before its end (profiles/slurm/config.yaml), and starts with imports and loading.
 SAVING_MINUTES = 10
 Resource = Literal["gpu", "mem_mb", "runtime", "threads"]
@@ -92,7 +94,7 @@ class Prices:
         if name == "threads":
             return cost.threads
         if name == "mem_mb":
-            return math.ceil(cost.mem_mb * MEMORY_ROOM / MEMORY_STEP) * MEMORY_STEP * attempt
+            return math.ceil(cost.mem_mb * MEMORY_ROOM / MEMORY_STEP) * MEMORY_STEP * min(attempt, MOST_MEMORY)
         minutes = max(LEAST_MINUTES, math.ceil(cost.seconds * TIME_ROOM / 60)) * attempt
         return min(minutes, self.max_runtime or minutes)
 
