@@ -83,7 +83,7 @@ class Prices:
         return self._costs[spec.output]
 
     def resource(self, spec: Spec, name: Resource, attempt: int = 1) -> int:
-        """What a job asks the queue for; memory and time grow with each attempt by what was asked for at first.
+        """What a job asks the queue for; time grows with each attempt, memory with the second alone.
 
         No job asks for more time than the site grants (`max_runtime`): it saves its state before the end, and the next
         attempt goes on from there.
