@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -15,8 +16,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from sft_atlas.files import read_json, write_json
-from sft_atlas.stopping import StoppedError
+from sft_atlas.stopping import StoppedError, StopRequest
 from sft_atlas.training import fit, run
+from sft_atlas.training.callbacks import StateKeeper
 from sft_atlas.training.memory import state_bytes
 from sft_atlas.training.trainer import DivergedError, Trainer, disk_is_full
 from tests.unit.test_train import Bench, contents, place_tokens, train_spec, weights
@@ -315,6 +317,19 @@ def load_base(bench: Bench) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file((bench.root / bench.base).with_name("model") / "model.safetensors")
+
+
+@pytest.mark.parametrize("elsewhere", [0.0, 1.0])
+def test_processes_save_together_whoevers_time_has_come(elsewhere: float) -> None:
+    """Clocks differ: a process that saved while another trained on would wait for it for ever."""
+    accelerator = SimpleNamespace(num_processes=2, device="cpu", reduce=lambda votes, how: votes + elsewhere)
+    trainer: Any = SimpleNamespace(accelerator=accelerator, steps_per_epoch=10)
+    lease: Any = SimpleNamespace(check=lambda: None)
+    keeper = StateKeeper(trainer, {}, lease, StopRequest(), interval=1e9, last=1, keep=False)
+    control: Any = SimpleNamespace(should_save=False, should_training_stop=False)
+    state: Any = SimpleNamespace(global_step=3)
+    keeper.on_step_end(None, state, control)  # type: ignore[arg-type]
+    assert control.should_save == bool(elsewhere)
 
 
 def test_the_interval_between_states_is_the_configurations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ class StateKeeper(TrainerCallback):
         """Ask for a save where it is due; at an epoch's last step the epoch is kept first."""
         if state.global_step % self.trainer.steps_per_epoch and self._due():
             control.should_save = True
-            control.should_training_stop = control.should_training_stop or self._stopping()
+            control.should_training_stop = self._stopping() or control.should_training_stop
             self._before_save()
         return control
 
@@ -96,7 +96,7 @@ class StateKeeper(TrainerCallback):
         ended = control.should_training_stop
         if (self.keep and state.global_step == self.last * self.trainer.steps_per_epoch) or (not ended and self._due()):
             control.should_save = True
-            control.should_training_stop = ended or self._stopping()
+            control.should_training_stop = self._stopping() or ended
             self._before_save()
         return control
 
@@ -116,15 +116,19 @@ class StateKeeper(TrainerCallback):
         self.began = time.monotonic()
 
     def _due(self) -> bool:
-        return self._stopping() or self.interval == 0 or time.monotonic() - self.saved >= self.interval
+        waited = time.monotonic() - self.saved >= self.interval
+        return self._in_any_process(self.stop.received or waited)
 
     def _stopping(self) -> bool:
-        """Whether any process of the run has been asked to stop; all have to do the same."""
+        return self._in_any_process(self.stop.received)
+
+    def _in_any_process(self, holds: bool) -> bool:
+        """Whether it holds in any process of the run: clocks and signals differ, and all have to save together."""
         accelerator = self.trainer.accelerator
         if accelerator.num_processes == 1:
-            return self.stop.received
-        asked = torch.tensor([float(self.stop.received)], device=accelerator.device)
-        return bool(accelerator.reduce(asked, "sum").item())
+            return holds
+        votes = torch.tensor([float(holds)], device=accelerator.device)
+        return bool(accelerator.reduce(votes, "sum").item())
 
 
 class Reporter(TrainerCallback):
