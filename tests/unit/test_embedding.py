@@ -1,6 +1,7 @@
 """Embeddings by a tiny random model: mean pooling, what is read of a source, cosines, and folders that are no model."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from sft_atlas import embedding
 from sft_atlas.collect import cosine
@@ -51,6 +52,15 @@ def test_batches_change_nothing_and_long_texts_are_cut(embedder: Path, monkeypat
     torch.testing.assert_close(embed(embedder, TEXTS, 64, CPU), whole, atol=1e-5, rtol=1e-4)
     long = ["cat " * 2000, "cat " * 1000]
     torch.testing.assert_close(*embed(embedder, long, 32, CPU))
+
+
+def test_the_side_a_tokenizer_pads_on_changes_nothing(embedder: Path, tmp_path: Path) -> None:
+    left = Path(shutil.copytree(embedder, tmp_path / "left"))
+    padding = AutoTokenizer.from_pretrained(embedder, padding_side="left")
+    padding(TEXTS, padding=True)
+    padding.save_pretrained(left)
+    assert '"direction": "Left"' in (left / "tokenizer.json").read_text(encoding="utf-8")
+    torch.testing.assert_close(embed(left, TEXTS, 64, CPU), embed(embedder, TEXTS, 64, CPU))
 
 
 def spec_of(kind: str, source: str, folder: Path, rows: int = 1000) -> dict[str, Any]:

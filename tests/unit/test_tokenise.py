@@ -1,5 +1,6 @@
 """Token ids and labels: what is trained, what is cut, and that evaluation sees the very same ids."""
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -241,7 +242,8 @@ def test_evaluation_sees_the_token_ids_of_training(
     task = build_task(tmp_path / benchmark, "b", 0, {"stop": [], "max_tokens": 1}, TEMPLATE)
     task.build_all_requests()
     model = load_model((tmp_path / place_base(tmp_path)).with_name("model"), "fp32", prepare(1))
-    encoder = HFLM(pretrained=model, tokenizer=either, batch_size=1, device="cpu")
+    # a copy: what lm-eval sets in a tokenizer stays in it
+    encoder = HFLM(pretrained=model, tokenizer=copy.deepcopy(either), batch_size=1, device="cpu")
 
     trained, _ = tokenise.tokenise(as_rows(*TEXTS), either, 512)
     for number, (ids, labels) in enumerate(trained.select("input_ids", "labels").iter_rows()):

@@ -65,6 +65,8 @@ def embed(folder: Path, texts: list[str], max_length: int, device: torch.device)
         raise DataError(f"{folder}: not an embedding model with safetensors and a tokenizer ({reason})") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    # absolute positions are counted from the start of a row, whichever side the tokenizer would pad
+    tokenizer.padding_side = "right"
     model = model.to(device).eval()
     # texts of like length together, so that little of a batch is padding
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
