@@ -10,12 +10,13 @@ from snakemake.exceptions import WorkflowError
 from sft_atlas.cluster import session
 from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.price.prices import Prices
-from sft_atlas.price.summary import disk_at_peak, hours, priced, schedule, size, total
+from sft_atlas.price.summary import disk_at_peak, priced, schedule, total
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, check_device, load_config, study_path
 from sft_atlas.study.plan import Spec, leaves
 from sft_atlas.study.table import plan_study
+from sft_atlas.units import hours, size
 from sft_atlas.worker import share_imports, shares_imports
 
 ROOT = Path(workflow.basedir)

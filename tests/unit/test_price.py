@@ -15,7 +15,7 @@ from sft_atlas.files import write_json
 from sft_atlas.price.costs import Cost
 from sft_atlas.price.prices import Prices
 from sft_atlas.price.sizes import model_size
-from sft_atlas.price.summary import Job, disk_at_end, disk_at_peak, hours, priced, schedule, size, total
+from sft_atlas.price.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import load_study
@@ -23,6 +23,7 @@ from sft_atlas.study.matrix import RunKey, expand
 from sft_atlas.study.model import Base, Study
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
+from sft_atlas.units import hours, size
 from tests.conftest import ROOT
 from tests.unit.helpers import plan_of, write_study
 

@@ -10,8 +10,8 @@ from sft_atlas.cluster.queue import QueueError
 from sft_atlas.cluster.recover import recover_lines
 from sft_atlas.cluster.status import status_lines
 from sft_atlas.price.prices import Prices
+from sft_atlas.study.config import Config
 from sft_atlas.study.load import StudyError, load_config, read_yaml, study_path
-from sft_atlas.study.model import Config
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 from sft_atlas.why import Reasons

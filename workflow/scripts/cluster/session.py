@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sft_atlas.training.lease import machine, process_start
+from sft_atlas.processes import machine, process_start
 
 FOLDER = Path(".snakemake/sft-atlas")
 LOCKS = Path(".snakemake/locks")

@@ -16,8 +16,8 @@ from sft_atlas.cluster import journal, session
 from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import Job, QueueError, jobs_of, name_of
 from sft_atlas.price.prices import Prices, read_record
-from sft_atlas.price.summary import duration, hours
 from sft_atlas.study.plan import Plan, Spec
+from sft_atlas.units import duration, hours
 
 STATES = ("done", "running", "pending", "failed", "waiting")
 # a progress file that has not been written for so long is of a job that is gone

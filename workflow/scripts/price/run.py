@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from sft_atlas.files import whole, write_table
-from sft_atlas.price.summary import duration, hours, size
+from sft_atlas.units import duration, hours, size
 
 SCHEMA = {
     "stage": pl.String,

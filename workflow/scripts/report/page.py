@@ -11,13 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sft_atlas.analyse import tables as schemas
-from sft_atlas.price.summary import hours
 from sft_atlas.report import figures, interactive, text, words
 from sft_atlas.report.costs import by_stage
 from sft_atlas.report.figures_gains import explain_gains, explain_matched
 from sft_atlas.report.figures_selection import html_table as selection_table
 from sft_atlas.report.html_tables import page_tables
 from sft_atlas.report.results import Results
+from sft_atlas.units import hours
 
 FINDINGS = (
     "selection",

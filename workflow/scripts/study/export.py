@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import BaseModel, create_model
 from pydantic_core import PydanticUndefined
 
+from sft_atlas.study.config import Config
 from sft_atlas.study.grid import RecipeGrid
-from sft_atlas.study.model import Config, Recipe, Study
+from sft_atlas.study.model import Recipe, Study
 from sft_atlas.study.table import TableStudy
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sft_atlas.study.config import Config
 from sft_atlas.study.grid import RecipeGrid, is_grid, members
-from sft_atlas.study.model import NAME, Config, Study
+from sft_atlas.study.model import NAME, Study
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 100

@@ -6,7 +6,7 @@ Only pydantic is imported here, so that reading a study stays cheap while a work
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sft_atlas.analyse.options import AnalysisOptions, Selection
 from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
@@ -14,7 +14,6 @@ from sft_atlas.study.fields import (
     DataFile,
     Epoch,
     Epochs,
-    Folder,
     HubId,
     Revision,
     Seed,
@@ -355,56 +354,6 @@ class Study(Strict):
     analyses: AnalysisOptions = Field(default=AnalysisOptions(), description="Options of the analyses.")
     selection: Selection | None = Field(
         default=None, description="A hyper-parameter search: rank all recipes and kept epochs by chosen benchmarks."
-    )
-
-
-class Config(BaseModel):
-    """config.yaml: which study, where files live, and hardware; nothing scientific."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    study: str = Field(default="micro", description="A name in studies/, or the path of a YAML file.")
-    results: Folder = Field(
-        default="results", description="Folder of all results; put it on a fast shared file system."
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models run.")
-    micro_batch_size: int | None = Field(
-        default=None, ge=1, description="Examples in memory at once while training; none: what the memory holds."
-    )
-    save_minutes: float = Field(
-        default=30, ge=0, description="Minutes between two saves of a run's resumable state; 0: after every step."
-    )
-    keep_state: bool = Field(
-        default=False, description="Keep the state of finished runs, for longer constant schedules to go on from."
-    )
-    deepspeed: str | None = Field(
-        default=None,
-        description="A DeepSpeed configuration (JSON) for training on several GPUs, checked before any job starts; "
-        "needs the extra: pip install '.[deepspeed]'.",
-    )
-    gpus: int = Field(default=8, ge=1, le=100_000, description="GPUs at a time, for the wall time in the plan.")
-    gpu_memory_gb: float = Field(
-        default=141, gt=0, le=10_000, description="Memory of one GPU; a run that needs more gets several."
-    )
-    container: str = Field(
-        default="", description="Image for `--sdm apptainer`: a .sif file, or docker://…; see envs/sft-atlas.def."
-    )
-    scratch: str | None = Field(
-        default=None, description="A node's own disk for temporary files and caches; its variables are the node's."
-    )
-    local_models: bool = Field(
-        default=False, description="With `scratch`: copy a base there once per node, for jobs to load it from."
-    )
-    max_runtime: int | None = Field(
-        default=None,
-        ge=30,
-        le=1_000_000,
-        description="Minutes of the longest job that the cluster grants; longer ones go on in their next attempt.",
-    )
-    check_disk: bool = Field(default=True, description="Refuse to start a run that writes more than the disk holds.")
-    only: str = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")
-    share_imports: bool = Field(
-        default=True, description="Local runs: jobs are forked from one process that has imported the libraries."
     )
 
 

@@ -13,6 +13,7 @@ from sft_atlas.stopping import StopRequest
 from sft_atlas.training.lease import Lease
 from sft_atlas.training.state import PREFIX, complete
 from sft_atlas.training.trainer import Trainer
+from sft_atlas.units import duration
 
 # Saving may take this share of a run's time, whatever the interval that is asked for.
 SAVING_SHARE = 0.05
@@ -172,14 +173,6 @@ class Reporter(TrainerCallback):
         """What is over has no progress."""
         if state.is_world_process_zero:
             self.progress.unlink(missing_ok=True)
-
-
-def duration(seconds: float) -> str:
-    """`3 h 12 min`, `4 min` or `20 s`."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def full_weights(trainer: Trainer) -> dict[str, torch.Tensor] | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import read_json, write_json
+from sft_atlas.processes import machine, process_start
 
 BEAT_SECONDS = 20.0
 # Attributes may be cached for a minute on NFS; three missed minutes are no delay of the network.
@@ -124,24 +125,6 @@ def identity() -> dict[str, Any]:
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "slurm_restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
     }
-
-
-def machine() -> str:
-    """This boot of this machine and its space of process numbers (containers have their own)."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return f"{platform.node()} {os.getpid()} {time.time()}"
-
-
-def process_start(pid: int) -> str | None:
-    """When a process was started, in the kernel's ticks; None if there is none or only its exit status is left."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
 
 
 def _free(holder: Path, me: dict[str, Any]) -> bool:
