@@ -36,7 +36,11 @@ try:
 except StudyError as error:
     raise WorkflowError(str(error))
 
+# Jobs share what one process has imported where they share its file system and its processes; images may have their own.
+SHARE_IMPORTS = CONFIG.share_imports and "apptainer" not in map(str, workflow.deployment_settings.deployment_method)
+
 os.environ.update(
+    SFT_ATLAS_ROOT=str(ROOT),
     SFT_ATLAS_DEVICE=CONFIG.device,
     SFT_ATLAS_DEEPSPEED=os.path.abspath(CONFIG.deepspeed) if CONFIG.deepspeed else "",
     SFT_ATLAS_MICRO_BATCH=str(CONFIG.micro_batch_size or ""),
@@ -236,12 +240,12 @@ onstart:
             guard(workflow.scheduler._executor, Path.cwd(), tell)
         except (GuardError, QueueError) as error:
             raise WorkflowError(str(error))
-    if workflow.local_exec and CONFIG.share_imports and PLAN.matrix.runs:
+    if workflow.local_exec and SHARE_IMPORTS and PLAN.matrix.runs:
         share_imports()
 
 
 if not workflow.is_main_process and not shares_imports():
     os.environ.pop("SFT_ATLAS_WORKER", None)
     # a job of the cluster that does several of ours (--groups): they share imports and bases as local jobs do
-    if CONFIG.share_imports and "--local-groupid" in sys.argv:
+    if SHARE_IMPORTS and "--local-groupid" in sys.argv:
         share_imports()

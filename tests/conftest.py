@@ -23,6 +23,7 @@ COPIED = (
     "studies",
     "tests",
     "profiles",
+    "local",
     "slurm",
 )
 # Snakemake's own settings of whoever runs the tests must not change what is planned.

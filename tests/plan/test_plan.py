@@ -112,3 +112,13 @@ def test_the_text_of_costly_jobs_is_not_edited_lightly() -> None:
     """Snakemake re-runs a job when its rule's shell text changes: an edit here would retrain every model ever made."""
     text = (ROOT / "rules/common.smk").read_text()
     assert 'JOB = "python -m sft_atlas.job {params.spec} > {log} 2>&1"' in text
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    """`sft-atlas cells | head -1`, of a study whose cells fill more than a pipe."""
+    command = [sys.executable, "-m", "sft_atlas.cli", "cells", "--study", "massive-sft"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as cells:
+        assert cells.stdout and cells.stderr
+        assert cells.stdout.readline().startswith(b"base\t")
+        cells.stdout.close()
+        assert (cells.stderr.read(), cells.wait()) == (b"", 0)

@@ -1,7 +1,9 @@
 """Profiles: the commands of the README work from the repository's root, and a site's template is read after them."""
 
+import re
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -55,6 +57,16 @@ def test_a_site_fills_the_template_in_and_types_the_same_command(project: Callab
     assert text.count("slurm_extra=--signal=TERM@300") > 5
     # what the plan asks for is kept beside it
     assert "mem_mb=" in text and "runtime=10" in text
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_a_documented_command_that_runs_jobs_says_where(path: Path) -> None:
+    """Without a profile, or a number of cores, Snakemake refuses to run a job."""
+    commands = re.findall(r"(?:^    |`)(snakemake .*?)(?:`|  |#|$)", path.read_text(), flags=re.MULTILINE)
+    dry = re.compile(r"(^| )(-n|--dry-run|--lint|--report|--unlock)( |$)")
+    assert [line for line in commands if not re.search("--profile|--cores", line) and not dry.search(line)] == []
 
 
 def test_profiles_are_explained() -> None:

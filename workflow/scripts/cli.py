@@ -1,6 +1,7 @@
 """The command `sft-atlas`: what is not a file target of the workflow."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -23,9 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     cells = commands.add_parser("cells", help="list every cell of a study with its blocks and its files")
     cells.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    cells.set_defaults(run=cells_command)
     why = commands.add_parser("why", help="say why a result would be made again, down to the field that changed")
     why.add_argument("target", help="a path below the results folder, or one of all, collect, analyse, report")
     why.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    why.set_defaults(run=why_command)
     status = commands.add_parser("status", help="say where a study stands: what is done, runs, waits, failed and why")
     status.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     status.set_defaults(run=status_command)
@@ -46,17 +49,29 @@ def main(arguments: list[str] | None = None) -> int:
     spare.set_defaults(run=prune.command)
     options = parser.parse_args(arguments)
     try:
-        if "run" in options:
-            return int(options.run(options))
-        results, plan = planned(options.study)
-        if options.command == "why":
-            lines = Reasons(plan, Path(results)).explain(options.target)
-        else:
-            lines = cell_lines(plan, Path(results))
+        done = int(options.run(options))
+        sys.stdout.flush()
     except (StudyError, QueueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join(lines))
+    except BrokenPipeError:
+        # whoever reads, `head` perhaps, has read enough; Python would complain once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return done
+
+
+def cells_command(options: argparse.Namespace) -> int:
+    """`sft-atlas cells`."""
+    results, plan = planned(options.study)
+    print("\n".join(cell_lines(plan, Path(results))))
+    return 0
+
+
+def why_command(options: argparse.Namespace) -> int:
+    """`sft-atlas why`."""
+    results, plan = planned(options.study)
+    print("\n".join(Reasons(plan, Path(results)).explain(options.target)))
     return 0
 
 
