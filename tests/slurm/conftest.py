@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -71,14 +71,18 @@ class Project:
         """Let them work."""
         (self.notes / "hold").unlink(missing_ok=True)
 
-    def snakemake(self, *arguments: str, target: str = "train") -> subprocess.Popen[bytes]:
+    def snakemake(self, *arguments: str, target: str = "train", config: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start `snakemake --profile slurm TARGET`, with shorter waits than on a real cluster."""
         waits = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10")
         command = [sys.executable, "-m", "snakemake", target, "--profile", "slurm", *waits, *arguments]
         environment = self.environment()
         with (self.folder / "snakemake.out").open("ab") as log:
             call = subprocess.Popen(
-                [*command, "--config", f"study={self.study}"], cwd=self.folder, env=environment, stdout=log, stderr=log
+                [*command, "--config", f"study={self.study}", *config],
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
         self.calls.append(call)
         return call

@@ -1,12 +1,13 @@
 """What goes wrong on a cluster, on a real one: each ends with the bytes of an undisturbed run, and nothing doubled."""
 
+import re
 import signal
 
 import pytest
 
 from sft_atlas.cluster import journal
 from sft_atlas.files import read_json
-from tests.slurm.conftest import RUNS, Project
+from tests.slurm.conftest import RUNS, STUDY, Project
 
 # a job of the same size in a better partition takes the whole node
 INTRUDER = ("sbatch", "--output=/dev/null", "--partition=cpu", "--exclusive", "--time=1", "--wrap=sleep 6")
@@ -220,6 +221,16 @@ def test_a_job_out_of_time_is_told_before_and_gets_more(project: Project) -> Non
     project.release()
     assert project.finish(call) == 0
     project.assert_whole()
+
+
+def test_a_run_that_its_retries_cannot_finish_is_refused_before_any_job(project: Project) -> None:
+    study = project.folder / STUDY
+    study.write_text(study.read_text().replace("epochs: 2, keep: [1, 2]", "epochs: 1000000, keep: [1000000]"))
+    call = project.snakemake("--retries", "2", config=["max_runtime=30"])
+    assert project.finish(call) == 1
+    assert re.search(r"config.yaml: max_runtime: the longest job needs about \d+ times 30 minutes, and", project.said())
+    assert "is tried 3 times; give --retries" in project.said()
+    assert project.living() == {} and project.started() == []
 
 
 def test_short_runs_share_a_job_of_the_cluster(project: Project) -> None:

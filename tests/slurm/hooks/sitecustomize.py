@@ -51,5 +51,7 @@ if "sft_atlas.job" in sys.orig_argv and os.environ.get("ATLAS_NOTES"):
     if (notes / "slow").exists():
         signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.3))
         signal.setitimer(signal.ITIMER_REAL, 0.6, 0.6)
+        # Python gives signals their default back when it ends, which for this one is to kill the process
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     if (notes / "late").exists():
         atexit.register(_delay)
