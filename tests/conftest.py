@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ COPIED = (
     "local",
     "slurm",
 )
+# A shell has what it starts in the background ignore Ctrl-C, and so would everything that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Snakemake's own settings of whoever runs the tests must not change what is planned.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("SNAKEMAKE_", "SFT_ATLAS_"))}
 
