@@ -166,6 +166,7 @@ def test_a_piece_of_something_else_is_refused(made_from: dict[str, Any], piece: 
 STAGE = '''
 import os, sys, time
 from pathlib import Path
+from sft_atlas.stopping import StoppedError, stop_request
 
 Path(os.environ["IMPORTED"], str(os.getpid())).touch()
 
@@ -186,6 +187,13 @@ def run(spec, root):
         os._exit(3)
     if do == "sleep":
         time.sleep(60)
+    if do == "save":
+        with stop_request() as stop:
+            while not stop.received:
+                time.sleep(0.02)
+        time.sleep(1)
+        Path("saved").touch()
+        raise StoppedError("saved")
 '''
 # The same interpreter with the stage `fake`, and as little as possible to import in the shared process.
 PRELUDE = (
@@ -421,8 +429,8 @@ def test_the_worker_ends_with_its_owner_and_takes_its_jobs_along(shared_process:
     assert eventually(lambda: not alive(process))
     assert not shared_process.socket.parent.exists()
     _, errors = client.communicate(timeout=PATIENCE)
-    assert client.returncode == 1
-    assert "the worker ended before the job did; run it again" in errors
+    assert client.returncode == 256 - signal.SIGTERM
+    assert f"the job was killed by signal {signal.SIGTERM}" in errors
 
 
 def test_a_job_ends_with_its_client(shared_process: Shared, place: Path) -> None:
@@ -442,8 +450,34 @@ def test_a_killed_job_is_a_failed_one(shared_process: Shared, place: Path) -> No
     assert eventually(shared_process.socket.exists)
     client, process = started(shared_process, frozen(place, "sleep"))
     os.kill(process, signal.SIGKILL)
+    _, errors = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 256 - signal.SIGKILL
+    assert f"the job was killed by signal {signal.SIGKILL}" in errors
+
+
+def test_a_client_that_is_asked_to_stop_waits_for_what_its_job_saves(shared_process: Shared, place: Path) -> None:
+    shared_process.serve()
+    assert eventually(shared_process.socket.exists)
+    client, _ = started(shared_process, frozen(place, "save"))
+    client.send_signal(signal.SIGTERM)
     client.communicate(timeout=PATIENCE)
-    assert client.returncode not in (0, None)
+    assert client.returncode == 128 + signal.SIGTERM
+    assert (place / "saved").exists()
+
+
+def test_after_a_worker_was_killed_another_one_is_started(
+    shared_process: Shared, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_launch", lambda path: shared_process.serve().pid)
+    worker._connect(shared_process.socket).close()
+    (first,) = shared_process.workers
+    first.kill()
+    first.wait()
+    worker._connect(shared_process.socket).close()
+    assert len(shared_process.workers) == 2
+    after = shared_process.ask(frozen(place, number=1))
+    after.communicate(timeout=PATIENCE)
+    assert after.returncode == 0
 
 
 def test_many_clients_start_one_worker(shared_process: Shared, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
+from sft_atlas import release
 from sft_atlas.checkpoint import load_checkpoint
-from sft_atlas.files import read_json
+from sft_atlas.files import read_json, write_json
 from sft_atlas.study.build import recipe_identity
 from sft_atlas.study.identity import digest
 from sft_atlas.study.model import Recipe
@@ -207,10 +208,14 @@ def test_a_narrower_request_after_a_wider_one_reads_the_log_to_its_epoch(
     place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = place(tmp_path)
-    own.run([1, 2])
-    wide = own.manifest([1, 2])
-    own.run([1])
-    narrow = own.manifest([1])
+    folder = own.run([1, 2])
+    wide, before = own.manifest([1, 2]), snapshot(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "fit", lambda *_: pytest.fail("trained again"))
+        own.run([1])
+    narrow, after = own.manifest([1]), snapshot(folder)
+    # the wider study's log is whole
+    assert all(after[name] == before[name] for name in before if name.startswith(("epoch", "log")))
     assert narrow["steps"] == 3
     assert narrow["epochs"] == {"1": wide["epochs"]["1"]}
     alone = place(tmp_path / "alone")
@@ -228,6 +233,71 @@ def test_a_damaged_epoch_is_made_again_alone(place: Callable[[Path], Bench], tmp
     after = snapshot(folder)
     assert contents(folder) == {name: made for name, (made, _) in before.items() if not name.startswith("lease/")}
     assert all(after[name] == before[name] for name in before if name.startswith("epoch-01"))
+
+
+def test_a_log_that_is_lost_beside_an_epoch_is_made_again(place: Callable[[Path], Bench], tmp_path: Path) -> None:
+    own = place(tmp_path)
+    folder = own.run([1, 2])
+    before = contents(folder)
+    (folder / "epoch-01/checkpoint.json").unlink()
+    (folder / "log.parquet").unlink()
+    own.run([1, 2])
+    assert contents(folder) == before
+
+
+def released(own: Bench, kept: list[int], keep: str = "none") -> dict[str, Any]:
+    """Train a run as a job does, give its weights back, and return the specification of giving them back."""
+    spec = train_spec(own.base, own.tokens, kept)
+    write_json((own.root / spec["output"]).with_suffix(".spec.json"), spec)
+    train.run(spec, own.root)
+    output = str(Path(spec["output"]).with_name("release-00000000.json"))
+    again = content("release", output, {"keep": keep, "epochs": kept}, {"train": spec["output"], "base": own.base})
+    release.run(again, own.root)
+    return again
+
+
+@pytest.mark.parametrize("keep", ["none", "deltas"])
+def test_weights_are_given_back_once_however_often_the_job_runs(
+    keep: str, place: Callable[[Path], Bench], tmp_path: Path
+) -> None:
+    own = place(tmp_path)
+    again = released(own, [1, 2], keep)
+    first = read_json(own.root / again["output"])
+    assert min(first["freed_bytes"].values()) > 0
+    (own.root / again["output"]).unlink()
+    release.run(again, own.root)
+    assert read_json(own.root / again["output"]) == first
+
+
+def test_a_longer_run_goes_on_from_its_kept_state_although_its_weights_were_released(
+    place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFT_ATLAS_KEEP_STATE", "1")
+    own = place(tmp_path)
+    released(own, [1, 2])
+    assert train.run(train_spec(own.base, own.tokens, [1, 2, 3]), own.root)["went_on_from_step"] == 6
+    folder = own.run([1, 2, 3])
+    assert not (folder / "epoch-01/model/model.safetensors").exists()
+    alone = place(tmp_path / "alone").run([1, 2, 3])
+    assert model_bytes(folder, 3) == model_bytes(alone, 3)
+
+
+def test_released_weights_that_do_not_come_back_to_the_byte_are_told(
+    place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = place(tmp_path)
+    again = released(own, [1, 2])
+    manifest = own.root / again["inputs"]["train"]
+    folder = release.ensure_weights(manifest, 1, own.root / own.base, own.root)
+    assert "warning" not in capsys.readouterr().out
+    # both epochs are back from one training
+    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("trained again"))
+    release.ensure_weights(manifest, 2, own.root / own.base, own.root)
+    monkeypatch.undo()
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setenv("SFT_ATLAS_MICRO_BATCH", "2")
+    release.ensure_weights(manifest, 1, own.root / own.base, own.root)
+    assert "trained again, and not to the same bytes" in capsys.readouterr().out
 
 
 def test_under_a_constant_schedule_an_epoch_equals_a_run_of_that_length(

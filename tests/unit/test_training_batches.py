@@ -49,10 +49,15 @@ def test_rows_of_like_length_share_a_micro_batch() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 16, 17, 18, 31, 33])
-@pytest.mark.parametrize(("processes", "splits"), [(1, 4), (2, 1), (2, 4), (4, 2)])
-def test_processes_share_every_row_once_in_as_many_micro_batches_each(rows: int, processes: int, splits: int) -> None:
-    ranks = [list(StepSampler(LENGTHS[:rows], 16, splits, 0, processes, rank)) for rank in range(processes)]
-    assert len({len(micro_batches) for micro_batches in ranks}) == 1
+@pytest.mark.parametrize(
+    ("batch", "processes", "splits"), [(16, 1, 4), (16, 2, 1), (16, 2, 4), (16, 4, 2), (1, 2, 1), (3, 8, 1)]
+)
+def test_processes_share_every_row_once_in_as_many_micro_batches_each(
+    rows: int, batch: int, processes: int, splits: int
+) -> None:
+    samplers = [StepSampler(LENGTHS[:rows], batch, splits, 0, processes, rank) for rank in range(processes)]
+    ranks = [list(sampler) for sampler in samplers]
+    assert {len(micro_batches) for micro_batches in ranks} == {len(samplers[0])}
     assert all(micro for micro_batches in ranks for micro in micro_batches)
     dealt = Counter(row for micro_batches in ranks for micro in micro_batches for row in micro)
     # the row after the last one trains nothing

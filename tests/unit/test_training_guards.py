@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas.files import read_json, write_json
 from sft_atlas.stopping import StoppedError, StopRequest
@@ -206,7 +207,13 @@ def test_where_a_gpus_memory_runs_out_smaller_micro_batches_go_on(
     place: Callable[[Path], Bench], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The GPU is simulated where it would fail: a step of more than two rows has no memory, from the fourth step on."""
-    original = Trainer.training_step
+    original, load, models, held = Trainer.training_step, fit.load, [], []
+
+    def loading(*args: Any) -> Any:
+        held.append(sum(model() is not None for model in models))
+        loaded = load(*args)
+        models.append(weakref.ref(loaded[1]))
+        return loaded
 
     def training_step(self: Trainer, model: Any, inputs: Any, *rest: Any) -> Any:
         if self.state.global_step >= 3 and inputs["input_ids"].shape[0] > 3:
@@ -215,13 +222,33 @@ def test_where_a_gpus_memory_runs_out_smaller_micro_batches_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "training_step", training_step)
+        patch.setattr(fit, "load", loading)
         facts = run.run(train_spec(bench.base, bench.tokens, [1, 2]), bench.root)
     assert facts["out_of_memory_with_splits"] == [1, 2]
     assert facts["micro_batches_per_step"] == 4
     assert facts["went_on_from_step"] == 3
+    # the memory of a model that did not fit is free before the next one is loaded
+    assert held == [0, 0, 0]
     alone = place(tmp_path / "alone").run([1, 2])
     losses, expected = (pl.read_parquet(run_ / "log.parquet")["loss"] for run_ in (folder_of(bench, [1, 2]), alone))
     assert losses.to_list() == pytest.approx(expected.to_list(), rel=1e-5)
+
+
+def test_processes_that_hold_one_row_each_are_not_given_less(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, simulated: with eight rows a step, four micro-batches leave each of them one row."""
+    tried: list[int | None] = []
+
+    def fit_in_processes(_: Any, splits: int | None, *rest: Any) -> Any:
+        tried.append(splits)
+        error = torch.OutOfMemoryError("CUDA out of memory")
+        error.splits = min(splits or 1, 4)  # type: ignore[attr-defined]
+        raise error
+
+    monkeypatch.setenv("SFT_ATLAS_PROCESSES", "2")
+    monkeypatch.setattr(run, "fit_in_processes", fit_in_processes)
+    with pytest.raises(ValueError, match="one row of 64 tokens needs about"):
+        bench.run([1])
+    assert tried == [None, 2, 4]
 
 
 def test_where_not_even_one_row_fits_the_message_says_what_would(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +268,7 @@ def test_state_bytes_are_those_of_the_published_arithmetic() -> None:
     assert state_bytes(7 * billion, 0, "fp32", "adamw") == 28e9
 
 
-@pytest.mark.parametrize("failing", ["torch.save", "safetensors"])
+@pytest.mark.parametrize("failing", ["torch.save", "safetensors", "fsync"])
 def test_a_full_disk_at_a_state_loses_nothing(
     place: Callable[[Path], Bench],
     bench: Bench,
@@ -251,17 +278,35 @@ def test_a_full_disk_at_a_state_loses_nothing(
     failing: str,
 ) -> None:
     """The disk is full from the second state on: training goes on, and the first state is still there if it is cut."""
-    original, written = torch.save, []
+    save, save_pretrained, fsync = torch.save, PreTrainedModel.save_pretrained, os.fsync
 
-    def save(content: Any, file: Any, *rest: Any, **named: Any) -> None:
-        written.append(file)
-        if len(written) > 3:
+    def is_late(place: Any) -> bool:
+        return "checkpoint-" in str(place) and "checkpoint-1" not in str(place)
+
+    def torch_save(content: Any, file: Any, *rest: Any, **named: Any) -> None:
+        if is_late(file):
             Path(str(file)).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(content, file, *rest, **named)
+        save(content, file, *rest, **named)
 
-    monkeypatch.setattr(torch, "save", save)
+    def save_weights(self: Any, folder: str, **named: Any) -> None:
+        if is_late(folder):
+            raise ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save_pretrained(self, folder, **named)
+
+    def to_disk(descriptor: int) -> None:
+        # a network file system, or a quota, may say so only now
+        if is_late(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        fsync(descriptor)
+
     with monkeypatch.context() as patch:
+        if failing == "torch.save":
+            patch.setattr(torch, "save", torch_save)
+        elif failing == "safetensors":
+            patch.setattr(PreTrainedModel, "save_pretrained", save_weights)
+        else:
+            patch.setattr(os, "fsync", to_disk)
         at_step(patch, 3, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             bench.run([1, 2])

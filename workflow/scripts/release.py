@@ -1,7 +1,7 @@
 """Gives back the disk that measured checkpoints take, as the study says, and makes their weights again on demand.
 
-A checkpoint's record, its scores and its table of tensors stay. Training is reproducible to the byte, so that released
-weights are made again by the run's own frozen specification, when a later benchmark needs them.
+A checkpoint's record, its scores and its table of tensors stay. Released weights are made again by the run's own frozen
+specification, when a later benchmark needs them: on a CPU to the same bytes.
 """
 
 from pathlib import Path
@@ -29,12 +29,34 @@ def release(model: Path, base: Path, keep: Keep) -> int:
     if keep == "all" or (is_adapter and keep in ("adapters", "deltas")):
         return 0
     freed = 0
-    for file in sorted(model.glob("*.safetensors")):
-        size = file.stat().st_size
-        kept = encode(file, base).stat().st_size if keep == "deltas" else 0
-        file.unlink()
-        freed += size - kept
+    for entry in read_json(model.with_name("checkpoint.json"))["files"]:
+        file = model.parent / entry["name"]
+        if file.suffix != ".safetensors":
+            continue
+        delta = file.with_name(file.name + SUFFIX)
+        # what an earlier attempt has released counts, too
+        if file.exists():
+            if keep == "deltas":
+                encode(file, base)
+            file.unlink()
+        freed += entry["size"] - (delta.stat().st_size if keep == "deltas" and delta.exists() else 0)
     return freed
+
+
+def was_released(record: Path, made_from: dict[str, Any]) -> bool:
+    """Whether a checkpoint with this record is whole but for weights that a study gave back."""
+    try:
+        content = read_json(record)
+    except (FileNotFoundError, ValueError):
+        return False
+    absent = [Path(file["name"]) for file in content["files"] if not intact(record.parent, [file])]
+    if content["made_from"] != made_from or any(name.suffix != ".safetensors" for name in absent):
+        return False
+    for path in record.parent.parent.glob(f"release-{'[0-9a-f]' * 8}.json"):
+        freed = read_json(path)["freed_bytes"]
+        if any(bytes_ and epoch_folder(path, int(epoch)) == record.parent for epoch, bytes_ in freed.items()):
+            return True
+    return False
 
 
 def ensure_weights(train: Path, epoch: int, base: Path, root: Path) -> Path:
@@ -51,7 +73,14 @@ def ensure_weights(train: Path, epoch: int, base: Path, root: Path) -> Path:
         decode(delta, base.with_name("model"), delta.with_name(delta.name.removesuffix(SUFFIX)))
     if not intact(folder, files):
         print(f"epoch {epoch}: its weights were released; training again", flush=True)
-        from sft_atlas.training.run import run as train_again
+        from sft_atlas.training.run import train as train_again
 
-        train_again(read_json(train.with_name(f"{train.stem}.spec.json")), root)
+        train_again(read_json(train.with_name(f"{train.stem}.spec.json")), root, released=True)
+        if read_json(folder / "checkpoint.json")["files"] != files:
+            print(
+                f"warning: {folder}: trained again, and not to the same bytes (GPUs do not repeat themselves, nor do "
+                "other numbers of them): what is measured now is not of the weights that were measured before. Delete "
+                "the run's other tables to have all measured on these, or let keep_weights be `deltas`",
+                flush=True,
+            )
     return folder / "model"

@@ -9,6 +9,7 @@ cluster nothing of this is used: a job imports what it needs. Runs of one base f
 import array
 import contextlib
 import importlib
+import math
 import os
 import select
 import shutil
@@ -58,17 +59,27 @@ def shares_imports() -> bool:
 def request(path: Path, spec: Path) -> int:
     """Have the worker at a socket run a job, with this process's output and working folder; returns the exit status.
 
-    A worker that is not there is started. If this process dies, so does its job.
+    A worker that is not there is started. If this process dies, or is asked to stop, so is its job.
     """
     with _connect(path) as connection:
         outputs = array.array("i", [sys.stdout.fileno(), sys.stderr.fileno()])
         text = f"{Path.cwd()}\0{spec}".encode()
         connection.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, outputs)])
+        # Asked to stop, pass it on and wait: SLURM kills what is left of a step when its first process has ended.
+        signal.signal(signal.SIGTERM, lambda *_: _hang_up(connection))
         answer = connection.recv(16)
     if not answer:
         print("error: the worker ended before the job did; run it again", file=sys.stderr)
         return 1
-    return int(answer)
+    status = int(answer)
+    if status < 0:
+        print(f"error: the job was killed by signal {-status} (9: perhaps memory ran out)", file=sys.stderr)
+    return status % 256
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
 
 
 def serve(path: Path, owner: int) -> None:
@@ -86,26 +97,22 @@ def serve(path: Path, owner: int) -> None:
         server.bind(str(temporary))
         server.listen(64)
         temporary.replace(path)
-        children: dict[int, socket.socket] = {}
-        stopping: dict[int, float] = {}
+        clients: dict[int, socket.socket] = {}
+        deadlines: dict[int, float] = {}
         while _alive(owner):
-            ready, _, _ = select.select([server, *children.values()], [], [], 0.05)
+            waiting = [client for child, client in clients.items() if child not in deadlines]
+            ready, _, _ = select.select([server, *waiting], [], [], 0.05)
             if server in ready:
                 connection, _ = server.accept()
                 if child := _start(connection, server):
-                    children[child] = connection
-            for child, connection in list(children.items()):
-                if _settled(child, connection):
-                    del children[child]
-                elif connection in ready:
-                    # a client sends nothing after its request, so a readable connection is a closed one
-                    connection.close()
-                    del children[child]
-                    stopping[child] = _ask_to_stop(child)
-            _reap(stopping)
-        stopping |= {child: _ask_to_stop(child) for child in children}
-        while stopping:
-            _reap(stopping)
+                    clients[child] = connection
+            for child in [child for child, client in clients.items() if client in ready]:
+                # a client sends nothing after its request: it is gone, or was itself asked to stop
+                deadlines[child] = _ask_to_stop(child)
+            _settle(clients, deadlines)
+        deadlines |= {child: _ask_to_stop(child) for child in clients.keys() - deadlines.keys()}
+        while clients:
+            _settle(clients, deadlines)
             time.sleep(0.05)
     write_json(RECORD, record | {"cpu_seconds": cpu_seconds()})
     shutil.rmtree(path.parent, ignore_errors=True)
@@ -157,14 +164,19 @@ def _load_base(path: Path) -> None:
             device.load_for_children(base.with_name("model"))
 
 
-def _settled(child: int, connection: socket.socket) -> bool:
-    """Whether a job has ended; its client is told how."""
-    ended, status = os.waitpid(child, os.WNOHANG)
-    if ended:
-        with contextlib.suppress(OSError):
-            connection.sendall(str(os.waitstatus_to_exitcode(status) & 0xFF).encode())
-        connection.close()
-    return bool(ended)
+def _settle(clients: dict[int, socket.socket], deadlines: dict[int, float]) -> None:
+    """Tell the clients of jobs that have ended how, and kill those whose time to stop is over."""
+    for child, client in list(clients.items()):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            with contextlib.suppress(OSError):
+                client.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+            client.close()
+            del clients[child]
+            deadlines.pop(child, None)
+        elif time.monotonic() > deadlines.get(child, math.inf):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
 
 
 def _ask_to_stop(child: int) -> float:
@@ -172,16 +184,6 @@ def _ask_to_stop(child: int) -> float:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGTERM)
     return time.monotonic() + STOP_SECONDS
-
-
-def _reap(stopping: dict[int, float]) -> None:
-    """Forget the jobs that have stopped, and kill those whose time is over."""
-    for child, deadline in list(stopping.items()):
-        if os.waitpid(child, os.WNOHANG)[0]:
-            del stopping[child]
-        elif time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
 
 
 def _connect(path: Path) -> socket.socket:
@@ -199,7 +201,11 @@ def _connect(path: Path) -> socket.socket:
         except FileExistsError:
             pid = starting.read_text()
             if pid and not _alive(int(pid)):
-                break
+                if not path.exists():
+                    break
+                # it had begun to listen, and was killed since, by the kernel perhaps: start another
+                path.unlink(missing_ok=True)
+                starting.unlink(missing_ok=True)
         else:
             starting.write_text(str(_launch(path)))
         time.sleep(0.05)

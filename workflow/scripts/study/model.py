@@ -341,7 +341,8 @@ class Study(Strict):
     keep_weights: Literal["all", "deltas", "adapters", "none"] = Field(
         default="all",
         description="Weights of a checkpoint once it is measured: all; deltas (lossless, against the base); adapters "
-        "only; or none, just the measurements. They are made again, to the byte, if something needs them later.",
+        "only; or none, just the measurements. They are made again if something needs them later: to the byte on a "
+        "CPU, nearly so on GPUs, where `deltas` are exact.",
     )
     similarity: Similarity = Field(default=Similarity(), description="How samples and benchmarks are compared.")
     decontamination: Decontamination = Field(

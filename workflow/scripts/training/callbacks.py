@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from sft_atlas.files import read_json, whole, write_json, write_record
 from sft_atlas.stopping import StopRequest
 from sft_atlas.training.lease import Lease
-from sft_atlas.training.state import PREFIX, complete
-from sft_atlas.training.trainer import Trainer
+from sft_atlas.training.state import PREFIX, complete, discard
+from sft_atlas.training.trainer import Trainer, disk_is_full
 from sft_atlas.units import duration
 
 # Saving may take this share of a run's time, whatever the interval that is asked for.
@@ -106,7 +106,14 @@ class StateKeeper(TrainerCallback):
         folder = Path(str(args.output_dir)) / f"{PREFIX}{state.global_step}"
         if state.is_world_process_zero and folder.exists():
             self.lease.check()
-            complete(folder, self.made_from)
+            try:
+                complete(folder, self.made_from)
+            except OSError as error:
+                # on a network file system a full disk may be told only here
+                if not disk_is_full(error):
+                    raise
+                discard(folder)
+                print(f"warning: {folder}: no space to save the state ({error}); the one before is kept", flush=True)
         now = time.monotonic()
         if self.interval:
             self.interval = max(self.interval, (now - self.began) / SAVING_SHARE)

@@ -1,5 +1,6 @@
 """One run from its specification: what is there already, what is left to train, and the manifest of it all."""
 
+import gc
 import math
 import os
 import shutil
@@ -11,6 +12,7 @@ import polars as pl
 import torch
 
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_json, write_record, write_table
+from sft_atlas.release import was_released
 from sft_atlas.stopping import StoppedError, stop_request
 from sft_atlas.training.batches import sequences
 from sft_atlas.training.fit import LOG_SCHEMA, Request, fit, keeps_state, state_made_from
@@ -19,15 +21,21 @@ from sft_atlas.training.memory import cannot_fit, is_out_of_memory
 from sft_atlas.training.parallel import fit_in_processes
 from sft_atlas.training.state import PREFIX, newest_state, state_folder
 
-__all__ = ["LOG_SCHEMA", "run"]
+__all__ = ["LOG_SCHEMA", "run", "train"]
 
 
 def run(spec: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Train a run from its specification (see `train`)."""
+    return train(spec, root)
+
+
+def train(spec: dict[str, Any], root: Path, released: bool = False) -> dict[str, Any]:
     """Train a run and write its manifest: kept epochs with their files and hashes, steps, final loss, label audit.
 
     Kept epochs lie beside the manifest as `epoch-NN/model/`. Epochs that an earlier job made from the same base, tokens
     and settings are left as they are; if all are there, nothing is trained. A run that was cut off goes on from its
-    last saved state, to the same bytes. Returns facts for the job's record: speed, micro-batches, restarts.
+    last saved state, to the same bytes. Weights that were given back once they were measured are not made again, unless
+    `released` asks for them. Returns facts for the job's record: speed, micro-batches, restarts.
 
     Raises:
         StoppedError: the job was asked to stop; the state is saved.
@@ -42,9 +50,13 @@ def run(spec: dict[str, Any], root: Path) -> dict[str, Any]:
     log_record = log.with_suffix(".json")
     with lease(output.parent) as owned:
         _clean_up(output, records)
-        wanted = list(_missing(records, made_from))
-        if recorded(log_record, made_from | {"epochs": max(records)}) is None:
-            wanted = wanted or [max(records)]
+        wanted = [
+            epoch
+            for epoch, record in _missing(records, made_from).items()
+            if released or not was_released(record, made_from)
+        ]
+        if not _has_log(log_record, made_from, max(records)):
+            wanted = sorted({*wanted, max(records)})
         facts: dict[str, Any] = {}
         if wanted:
             request = Request(
@@ -58,7 +70,7 @@ def run(spec: dict[str, Any], root: Path) -> dict[str, Any]:
                 lease=owned.path,
             )
             history, facts = _train(request, owned)
-            if max(wanted) == max(records):
+            if max(wanted) == max(records) and not _has_log(log_record, made_from, max(records)):
                 write_table(log, history)
                 write_record(log_record, made_from | {"epochs": max(records)}, [log])
             if not keeps_state():
@@ -76,6 +88,15 @@ def run(spec: dict[str, Any], root: Path) -> dict[str, Any]:
         owned.check()
         write_json(output, manifest)
     return facts
+
+
+def _has_log(record: Path, made_from: dict[str, Any], last: int) -> bool:
+    """Whether the log is whole and goes at least to an epoch; under a constant schedule it may go further."""
+    try:
+        epochs = int(read_json(record)["made_from"]["epochs"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+    return epochs >= last and recorded(record, made_from | {"epochs": epochs}) is not None
 
 
 def label_audit(tokens: Path) -> dict[str, int]:
@@ -101,6 +122,8 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
     processes = int(os.environ.get("SFT_ATLAS_PROCESSES") or 1)
     recipe = request.settings["recipe"]
     rows = sequences(pl.read_parquet(request.tokens.with_name("tokens.parquet")), recipe).height
+    # one row in each process
+    most_splits = max(1, int(recipe["batch_size"]) // processes)
     attempts: list[int] = []
     with stop_request() as stop:
         while True:
@@ -118,7 +141,7 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
                     raise
                 failed = getattr(error, "splits", None)
                 message = cannot_fit(request, processes)
-                if not isinstance(error, torch.OutOfMemoryError) or failed is None or failed >= most_splits(request):
+                if not isinstance(error, torch.OutOfMemoryError) or failed is None or failed >= most_splits:
                     raise ValueError(message) from None
                 attempts.append(failed)
                 # epochs that were kept before memory ran out stay
@@ -129,6 +152,8 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
                     "which changes last digits only",
                     flush=True,
                 )
+            # trainer, callbacks and model refer to each other: without this both models would be held at once
+            gc.collect()
             torch.cuda.empty_cache()
     if stop.received and not trained.finished:
         saved = newest_state(request.states, state_made_from(request, processes), before_step=trained.step + 1)
@@ -140,11 +165,6 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
 def _missing(records: dict[int, Path], made_from: dict[str, Any]) -> dict[int, Path]:
     """The epochs that are not there yet, or not whole."""
     return {epoch: record for epoch, record in records.items() if recorded(record, made_from) is None}
-
-
-def most_splits(request: Request) -> int:
-    """Micro-batches of one row."""
-    return int(request.settings["recipe"]["batch_size"])
 
 
 def _clean_up(output: Path, records: dict[int, Path]) -> None:

@@ -32,25 +32,26 @@ class StepSampler(BatchRebalanceSampler):
         super().__init__(
             lengths,
             effective_batch_size=batch,
-            dp_size=processes,
+            # the parent wants a row for each process; here one without a row has a stand-in
+            dp_size=min(processes, batch),
             grad_accum=splits,
             seed=seed,
             rank=rank,
             drop_last=False,
         )
-
+        self.dp_size = processes
         self.by_length = by_length
 
     def __iter__(self) -> Iterator[list[int]]:
         """Micro-batches of this process: `splits` for each full step, then those of the rest."""
         for rows in self.steps(self.epoch):
-            if len(rows) == self.effective_batch_size:
+            if len(rows) == self.effective_batch_size >= self.grad_accum * self.dp_size:
                 yield from self._yield_global_batch(rows)
             else:
                 yield from self._rest(rows)
 
     def __len__(self) -> int:
-        return self.num_full_batches * self.grad_accum + self._splits_of_rest
+        return self.num_full_batches * self.grad_accum + self._splits(self.remainder)
 
     def steps(self, epoch: int) -> list[list[int]]:
         """The rows of every optimiser step of an epoch (counted from 0), in TRL's order for the seed.
@@ -69,13 +70,12 @@ class StepSampler(BatchRebalanceSampler):
             order = [row for place in places for row in ordered[place * size : (place + 1) * size]] + order[whole:]
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    @property
-    def _splits_of_rest(self) -> int:
-        """Micro-batches of the last step, if it is shorter than the others."""
-        return min(self.grad_accum, math.ceil(self.remainder / self.dp_size))
+    def _splits(self, rows: int) -> int:
+        """Micro-batches of a step of so many rows."""
+        return min(self.grad_accum, math.ceil(rows / self.dp_size))
 
     def _rest(self, rows: list[int]) -> Iterator[list[int]]:
-        splits = self._splits_of_rest
+        splits = self._splits(len(rows))
         ordered = sorted(rows, key=lambda row: self.lengths[row], reverse=True)
         groups = splits * self.dp_size
         shares = [len(ordered) // groups + (group < len(ordered) % groups) for group in range(groups)]

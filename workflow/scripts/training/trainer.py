@@ -92,7 +92,8 @@ class Trainer(SFTTrainer):
         try:
             super()._save_checkpoint(model, trial)
         except Exception as error:
-            if not disk_is_full(error):
+            # several processes save together: one that goes on alone would meet the others in the wrong place
+            if not disk_is_full(error) or self.accelerator.num_processes > 1:
                 raise
             state = Path(str(self.args.output_dir)) / f"{PREFIX}{self.state.global_step}"
             shutil.rmtree(state, ignore_errors=True)
