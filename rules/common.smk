@@ -118,8 +118,8 @@ def job_spec_file(output, hash8):
 def job_inputs(pattern):
     """An input function: all that the job reads. A real run also freezes the job's specification here.
 
-    The name of a specification holds the hash of its content, so an existing one never needs to be written again, and
-    a queued job does what it was planned to do whatever becomes of the study file. A dry run writes nothing.
+    The name of a specification holds the hash of its content, so an existing one is not written again unless a source
+    has moved, and a queued job does what it was planned to do whatever becomes of the study file. A dry run writes nothing.
     """
 
     def inputs(wildcards):
@@ -145,7 +145,8 @@ def tell(text):
 
 
 def freeze(path, spec):
-    if not path.exists():
+    # where a source lies is not in the hash: it may have been moved since
+    if not path.exists() or (spec["sources"] and read_json(path)["sources"] != spec["sources"]):
         write_json(path, spec)
 
 

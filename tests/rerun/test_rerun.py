@@ -1,6 +1,8 @@
 """After a finished run: what each change redoes, exactly. Changes are real edits, plans are real dry runs."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -194,3 +196,21 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
         for path in folder.rglob("*")
         if path.is_file() and not path.name.endswith(".record.json") and path.parent.name != "lease"
     }
+
+
+def test_a_source_that_has_moved_is_read_where_it_is_now(project: Callable[[str], Repository]) -> None:
+    repository = project("tests/studies/trimmed.yaml")
+    rows = [{"prompt": f"what is {n} + {n}?", "completion": str(2 * n)} for n in range(60)]
+    source = repository.folder / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    repository.edit(
+        "tests/studies/trimmed.yaml",
+        "math: {micro: {topic: math, rows: 60}}",
+        "math: {path: rows.jsonl, format: prompt_completion}",
+    )
+    repository.snakemake("prepare")
+    (repository.folder / "data").mkdir()
+    source.rename(repository.folder / "data/rows.jsonl")
+    repository.edit("tests/studies/trimmed.yaml", "path: rows.jsonl", "path: data/rows.jsonl")
+    repository.snakemake("prepare")
+    assert not repository.plan("prepare").jobs

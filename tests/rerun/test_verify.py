@@ -97,7 +97,7 @@ def test_damage_is_found(
     assert problems[0].startswith(f"{path}: ")
     assert said in problems[0]
     assert mend in problems[0].rpartition("; ")[2]
-    assert "delete" in problems[0] or "run snakemake again" in problems[0]
+    assert "delete" in problems[0] or "`snakemake --profile local -- " in problems[0]
 
 
 def test_a_specification_whose_settings_are_those_of_another_run_is_found(tmp_path: Path) -> None:
@@ -126,11 +126,12 @@ def test_mending_as_told_makes_the_same_bytes_again(finished: Repository) -> Non
     before = path.read_bytes()
     flip(path)
     (problem,) = check(finished).problems
-    listed = problem.rpartition("; delete ")[2].removesuffix(" and run snakemake again").split()
-    assert len(listed) == 2
-    for name in listed:
+    names, _, command = problem.rpartition("; delete ")[2].partition(" and run ")
+    assert len(names.split()) == 2
+    for name in names.split():
         Path(name).unlink()
-    finished.snakemake("train")
+    _, _, target = command.strip("`").partition(" -- ")
+    finished.snakemake(str(Path(target).relative_to(finished.folder)))
     assert path.read_bytes() == before
     assert check(finished).problems == []
 
@@ -212,4 +213,15 @@ def test_long_work_says_where_it_is(
     verify([tmp_path])
     assert f"verify: 1 files (0.000 GB), 1 records, 0 specs, 0 problems; now at {tmp_path / 'rows'}" in (
         capsys.readouterr().err
+    )
+
+
+def test_what_lies_elsewhere_is_not_the_studys_to_judge(finished: Repository, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sft_atlas.cli", "verify", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=finished.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"error: {tmp_path}: is not below results, the results folder of config.yaml; give paths there\n"
     )

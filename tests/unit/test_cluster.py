@@ -138,7 +138,7 @@ def test_status_without_slurm_tells_what_files_say(plan: Plan, folder: Path) -> 
     # done, running, pending, failed, waiting, GPU-hours
     assert row(text, "train")[:6] == ["1", "0", "0", "2", str(len(rest)), "2.0"]
     assert f"results/{second.output}: OOM (SLURM job 17 on n3)" in text
-    assert f"results/{third.output}: error: error: no such base" in text and str(log) in text
+    assert f"results/{third.output}: error: no such base" in text and str(log) in text
 
 
 def test_status_tells_how_far_a_local_run_is(plan: Plan, folder: Path) -> None:

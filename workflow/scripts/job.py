@@ -129,8 +129,11 @@ def guarded(path: Path) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
+        # the last line is what progress and status show
+        said = str(error).strip().splitlines() or [""]
+        print(f"error: {type(error).__name__}: {said[0]}", file=sys.stderr, flush=True)
         return 1
     return 0
 

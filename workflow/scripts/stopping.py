@@ -1,4 +1,4 @@
-"""Being asked to stop: SLURM warns a job with SIGTERM before its time ends or it is preempted."""
+"""Being asked to stop: by SIGTERM, as SLURM warns a job before its time ends or it is preempted, or by Ctrl-C."""
 
 import signal
 import threading
@@ -18,13 +18,15 @@ class StopRequest:
         self.received = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The handler of the signal."""
+        """The handler of the signals; whoever presses Ctrl-C twice does not want to wait."""
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.received = True
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """While the block runs, SIGTERM only sets a flag, so that work ends where it can be taken up again.
+    """While the block runs, SIGTERM and SIGINT only set a flag, so that work ends where it can be taken up again.
 
     Signals reach the main thread alone; elsewhere the flag stays unset.
     """
@@ -32,8 +34,9 @@ def stop_request() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = signal.signal(signal.SIGTERM, request)
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

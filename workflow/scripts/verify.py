@@ -70,9 +70,12 @@ def command(options: Namespace) -> int:
     """Verify the paths given, or all results; a line per problem on stdout, the counts on stderr; 1 if there are any.
 
     Raises:
-        StudyError: a path is not there, or holds no results.
+        StudyError: a path is not there, is not below the results folder, or holds no results.
     """
     results = Path(load_config(read_yaml(Path("config.yaml")) or {}).results)
+    for path in options.paths:
+        if Path(path).exists() and not Path(path).resolve().is_relative_to(results.resolve()):
+            raise StudyError(f"{path}: is not below {results}, the results folder of config.yaml; give paths there")
     report = verify([Path(path) for path in options.paths] or [results])
     print(*report.problems, sep="\n", end="\n" if report.problems else "")
     print(f"verify: {report.summary()}", file=sys.stderr)
@@ -219,14 +222,14 @@ def _check_outputs(jobs: list[tuple[Path, dict[str, Any]]], report: Report) -> N
             last[file.with_name(Path(record["output"]).name)] = record
     for output, record in sorted(last.items()):
         if not output.is_file():
-            report.add(output, "is missing, though its job ended well", "run snakemake again if you still need it")
+            report.add(output, "is missing, though its job ended well", f"if you still need it: {_make([output])}")
         elif not (recorded := record.get("output_sha256")):
             report.unrecorded += 1
         elif (found := report.hash(output)) != recorded:
             report.add(
                 output,
                 f"has changed: SHA-256 {found[:12]}…, recorded {recorded[:12]}…",
-                f"delete {output} and run snakemake again",
+                f"delete {output} and run {_make([output])}",
             )
 
 
@@ -247,4 +250,9 @@ def _mend(record: Path) -> str:
         owner = owner.parent
     gathered = [] if record.name == "manifest.json" else sorted(owner.glob(pattern))
     outputs = [file for file in gathered if file.is_file() and not file.name.endswith((SPEC, RECORD))]
-    return f"delete {' '.join(map(str, [record, *outputs]))} and run snakemake again"
+    return f"delete {' '.join(map(str, [record, *outputs]))} and run {_make(outputs or [record])}"
+
+
+def _make(outputs: list[Path]) -> str:
+    """The command that makes outputs again; without their names, Snakemake makes what it still needs only."""
+    return f"`snakemake --profile local -- {' '.join(map(str, outputs))}`"

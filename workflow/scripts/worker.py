@@ -66,7 +66,8 @@ def request(path: Path, spec: Path) -> int:
         text = f"{Path.cwd()}\0{spec}".encode()
         connection.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, outputs)])
         # Asked to stop, pass it on and wait: SLURM kills what is left of a step when its first process has ended.
-        signal.signal(signal.SIGTERM, lambda *_: _hang_up(connection))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: _hang_up(connection))
         answer = connection.recv(16)
     if not answer:
         print("error: the worker ended before the job did; run it again", file=sys.stderr)

@@ -168,7 +168,7 @@ def _failure(cell: Cell, logs: dict[str, Path], results: Path) -> Iterator[str]:
     state = found.state if found else ""
     reason = REASONS.get(state, state)
     at = f" (SLURM job {found.number}{f' on {found.node}' if found.node else ''})" if found and found.number else ""
-    last = found.reason if found and state == "REFUSED" else _last_line(log)
+    last = found.reason if found and state == "REFUSED" else _last_line(log).removeprefix("error: ")
     yield f"  {results / cell.spec.output}: {reason}{at}{f': {last}' if last else ''}"
     if log is not None:
         yield f"    see {log}"
