@@ -268,6 +268,23 @@ def test_the_traceback_of_any_error_can_be_asked_for(place: Path, monkeypatch: p
     assert "Traceback" in run_job(frozen(place, "fail")).stderr
 
 
+@pytest.mark.parametrize("source", [{}, {"hub": {"id": "owner/name", "revision": "main"}}])
+def test_what_a_job_fetches_stays_when_the_job_is_over(
+    source: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "SFT_ATLAS_WORKER"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HF_HOME", "/home/cache")
+    monkeypatch.setenv("SFT_ATLAS_SCRATCH", str(tmp_path / "scratch"))
+    spec = content("base", "bases/b/manifest.json", {"source": source})
+    path = tmp_path / "results" / spec_file(spec["output"], spec["hash"])
+    write_json(path, spec)
+    homes: list[str] = []
+    monkeypatch.setattr(job, "guarded", lambda path: homes.append(os.environ["HF_HOME"]) or 0)
+    assert job.main([str(path)]) == 0
+    assert (homes == ["/home/cache"]) is bool(source)
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "identity": lambda spec: spec["identity"].update(number=1),
     "version": lambda spec: spec.update(version=9),

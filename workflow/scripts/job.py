@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         return worker.request(Path(socket), path)
     try:
-        with own_scratch():
+        # what is fetched stays in the hub's own cache, since a base is links to it
+        with nullcontext() if fetches else own_scratch():
             return guarded(path)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
