@@ -1,5 +1,6 @@
 """Running on a cluster, as far as files tell: sessions, the journal, states, asked against used."""
 
+import errno
 import json
 import os
 import time
@@ -117,6 +118,60 @@ def test_the_lock_of_a_dead_run_is_removed_and_that_of_a_living_one_stays(folder
     assert not lock.exists() and "is removed" in said[-1]
 
 
+def test_the_lock_of_a_dead_run_is_removed_once_nobody_else_lives(folder: Path) -> None:
+    said: list[str] = []
+    lock = folder / session.LOCKS / "0.output.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    dead = entered(folder, began="boot/1").rename(folder / session.FOLDER / "run-dead.json")
+    living = entered(folder)
+    session.begin(said.append)
+    assert lock.exists() and dead.exists()
+    for path in (folder / session.FOLDER).glob("run-*"):
+        if path != dead:
+            path.unlink()
+    assert not living.exists()
+    session.begin(said.append)
+    assert not lock.exists() and not dead.exists()
+
+
+def test_the_file_of_a_run_that_a_power_cut_left_empty_is_of_a_dead_one(folder: Path) -> None:
+    path = entered(folder)
+    for text in ("", "[]", '{"time": 1}'):
+        path.write_text(text)
+        assert session.found(folder) == ([], [path])
+        assert session.describe(path) == "run-test"
+    assert session.entered(path) == 1
+
+
+def test_a_run_lives_on_where_the_file_system_does_not_answer_for_a_moment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, beats = entered(folder), []
+
+    def touch(place: Path) -> None:
+        beats.append(place)
+        if len(beats) == 2:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        if len(beats) == 4:
+            raise FileNotFoundError
+
+    monkeypatch.setattr(session, "BEAT_SECONDS", 0)
+    monkeypatch.setattr(session.os, "utime", touch)
+    session._beat(path)
+    assert beats == [path] * 4
+
+
+def test_a_journal_that_cannot_be_written_ends_nothing_and_is_told_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / journal.FILE).mkdir(parents=True)
+    for number in "12":
+        journal.write([Attempt("a", "train_run", number, "TIMEOUT")], folder)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ") and len(said.splitlines()) == 1 and "attempts.jsonl: Is a directory" in said
+
+
 def test_a_cut_line_of_the_journal_is_left_out(folder: Path) -> None:
     journal.write([Attempt("a", "train_run", "1", "TIMEOUT")], folder)
     with (folder / journal.FILE).open("a") as file:
@@ -162,6 +217,17 @@ def test_status_tells_how_far_a_local_run_is(plan: Plan, folder: Path) -> None:
     assert row(text, "train")[1] == "1"
     assert f"{spec.output}  step 120 of 900, loss 1.234, 3,400 tokens/s, 12 minutes left" in text
     progress.write_text('{"step": ')
+    assert row(lines(plan, folder), "train")[1] == "1"
+
+
+def test_a_log_of_an_earlier_run_is_not_one_of_the_run_at_work(plan: Plan, folder: Path) -> None:
+    spec = next(iter(plan.train.values()))
+    log = folder / "logs/train/x/y/z" / f"{spec.hash}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("step 1\nasked to stop after step 1: state saved at step 1; the same job goes on from there\n")
+    entered(folder, time=log.stat().st_mtime + 1)
+    assert row(lines(plan, folder), "train")[:5] == ["0", "0", "0", "0", str(len(plan.train))]
+    entered(folder, time=log.stat().st_mtime - 1)
     assert row(lines(plan, folder), "train")[1] == "1"
 
 
