@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -283,6 +284,22 @@ def test_what_a_job_fetches_stays_when_the_job_is_over(
     monkeypatch.setattr(job, "guarded", lambda path: homes.append(os.environ["HF_HOME"]) or 0)
     assert job.main([str(path)]) == 0
     assert (homes == ["/home/cache"]) is bool(source)
+
+
+@pytest.mark.parametrize(("facts", "device"), [({}, "cpu"), ({"gpu": None}, "cpu"), ({"gpu": "NVIDIA H200"}, "gpu")])
+def test_a_run_whose_processes_have_used_gpus_is_one_on_gpus(
+    facts: dict[str, Any], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(spec: dict[str, Any], root: Path) -> dict[str, Any]:
+        (root / spec["output"]).touch()
+        return facts
+
+    monkeypatch.setattr(job, "_device", lambda: "cpu")
+    monkeypatch.setitem(job.STAGES, "fake", "fake_stage")
+    monkeypatch.setitem(sys.modules, "fake_stage", SimpleNamespace(run=work))
+    path = frozen(tmp_path)
+    job.run(path)
+    assert read_json(path.with_name(path.name.replace(".spec.", ".record.")))["device"] == device
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {

@@ -154,7 +154,8 @@ def _write_record(
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "host": platform.node(),
             "machine": platform.machine(),
-            "device": _device(),
+            # a run on several GPUs uses them in processes of its own
+            "device": "gpu" if facts.get("gpu") else _device(),
             "python": platform.python_version(),
             "libraries": {name: _version(name) for name in LIBRARIES},
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
