@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, Repository
+from tests.conftest import ENVIRONMENT, ROOT, Repository
 
 PROFILES = sorted(path for path in (ROOT / "profiles").glob("*/config.yaml") if path.parent.name != "default")
 # of rules: what the plan prices; everything else is a site's
@@ -73,3 +73,18 @@ def test_profiles_are_explained() -> None:
     text = (ROOT / "profiles/README.md").read_text()
     for path in PROFILES:
         assert f"`{path.parent.name}/`" in text
+
+
+def test_what_runs_on_the_log_in_node_does_without_the_scratch_of_compute_nodes(
+    project: Callable[[str], Repository], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # SLURM has nothing to say: the plan is made by the process itself
+    for command in ("squeue", "sbatch", "sinfo", "scontrol", "sacctmgr"):
+        (tmp_path / command).write_text("#!/bin/sh\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tmp_path}:{ENVIRONMENT['PATH']}")
+    repository = project("tests/studies/trimmed.yaml")
+    with (repository.folder / "config.yaml").open("a") as file:
+        file.write("scratch: /proc/on-compute-nodes-only\n")
+    repository.snakemake("plan", "--profile", "slurm")
+    assert list(repository.folder.glob("results/*/plan.html"))

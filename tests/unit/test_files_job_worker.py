@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -274,6 +275,39 @@ def test_a_fault_of_the_program_shows_where_it_is(place: Path) -> None:
 def test_the_traceback_of_any_error_can_be_asked_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFT_ATLAS_TRACEBACK", "1")
     assert "Traceback" in run_job(frozen(place, "fail")).stderr
+
+
+@pytest.mark.parametrize("source", [{}, {"hub": {"id": "owner/name", "revision": "main"}}])
+def test_what_a_job_fetches_stays_when_the_job_is_over(
+    source: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "SFT_ATLAS_WORKER"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HF_HOME", "/home/cache")
+    monkeypatch.setenv("SFT_ATLAS_SCRATCH", str(tmp_path / "scratch"))
+    spec = content("base", "bases/b/manifest.json", {"source": source})
+    path = tmp_path / "results" / spec_file(spec["output"], spec["hash"])
+    write_json(path, spec)
+    homes: list[str] = []
+    monkeypatch.setattr(job, "guarded", lambda path: homes.append(os.environ["HF_HOME"]) or 0)
+    assert job.main([str(path)]) == 0
+    assert (homes == ["/home/cache"]) is bool(source)
+
+
+@pytest.mark.parametrize(("facts", "device"), [({}, "cpu"), ({"gpu": None}, "cpu"), ({"gpu": "NVIDIA H200"}, "gpu")])
+def test_a_run_whose_processes_have_used_gpus_is_one_on_gpus(
+    facts: dict[str, Any], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(spec: dict[str, Any], root: Path) -> dict[str, Any]:
+        (root / spec["output"]).touch()
+        return facts
+
+    monkeypatch.setattr(job, "_device", lambda: "cpu")
+    monkeypatch.setitem(job.STAGES, "fake", "fake_stage")
+    monkeypatch.setitem(sys.modules, "fake_stage", SimpleNamespace(run=work))
+    path = frozen(tmp_path)
+    job.run(path)
+    assert read_json(path.with_name(path.name.replace(".spec.", ".record.")))["device"] == device
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {

@@ -1,5 +1,6 @@
 """A node's own disk: caches of a job go there and with it, and a base is copied once."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -63,6 +64,34 @@ def test_a_place_that_cannot_be_used_is_one_clear_error(tmp_path: Path, monkeypa
         pass
 
 
+@pytest.mark.parametrize("configured", ["$NOT_SET", "/local/$NOT_SET", "$EMPTY", "own"])
+def test_a_variable_that_is_not_set_is_one_clear_error(
+    configured: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.setenv("SFT_ATLAS_SCRATCH", configured)
+    with pytest.raises(ValueError, match=r"scratch: .* has to be an absolute path"), scratch.own_scratch():
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_of_another_node_keeps_its_folder_in_a_place_that_nodes_share(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with contextlib.ExitStack() as jobs:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr("platform.node", lambda: "another-node")
+            elsewhere.setattr(scratch, "began", lambda process: "another-boot pid:[1] 2")
+            first = jobs.enter_context(scratch.own_scratch())
+        monkeypatch.setenv("SLURM_JOB_ID", "2")
+        second = jobs.enter_context(scratch.own_scratch())
+        assert first is not None and second is not None and first != second
+        assert first.exists() and second.exists()
+
+
 def base(folder: Path) -> Path:
     model = folder / "bases/name-12345678/model"
     model.mkdir(parents=True)
@@ -80,6 +109,19 @@ def test_a_base_is_copied_once_however_many_jobs_ask_at_a_time(
         found = set(jobs.map(local_models.local_model, [model] * 8))
     assert found == {disk / "models/name-12345678"} and len(copies) == 1
     assert (found.pop() / "model.safetensors").read_bytes() == bytes(1000)
+
+
+def test_in_a_job_the_place_of_bases_does_not_move_with_its_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = base(tmp_path)
+    for name, value in {"SCRATCH": "$TMPDIR", "LOCAL_MODELS": "1"}.items():
+        monkeypatch.setenv(f"SFT_ATLAS_{name}", value)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "node"))
+    with scratch.own_scratch():
+        copied = local_models.local_model(model)
+    assert copied == tmp_path / "node/sft-atlas/models/name-12345678" and copied.exists()
+    assert os.environ["SFT_ATLAS_SCRATCH"] == "$TMPDIR"
 
 
 def test_without_room_or_for_a_checkpoint_the_shared_model_is_read(

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         return worker.request(Path(socket), path)
     try:
-        with own_scratch():
+        # what is fetched stays in the hub's own cache, since a base is links to it
+        with nullcontext() if fetches else own_scratch():
             return guarded(path)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -155,7 +157,8 @@ def _write_record(
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "host": platform.node(),
             "machine": platform.machine(),
-            "device": _device(),
+            # a run on several GPUs uses them in processes of its own
+            "device": "gpu" if facts.get("gpu") else _device(),
             "python": platform.python_version(),
             "libraries": {name: _version(name) for name in LIBRARIES},
             "slurm_job": os.environ.get("SLURM_JOB_ID"),

@@ -35,6 +35,19 @@ def local_model(folder: Path) -> Path:
 
 
 def node_disk() -> Path | None:
-    """Where config.yaml puts what belongs to a node (`scratch`), or None."""
+    """Where config.yaml puts what belongs to a node (`scratch`), or None.
+
+    Raises:
+        ValueError: a variable in it is not set on this node, or it is not absolute.
+    """
     configured = os.environ.get("SFT_ATLAS_SCRATCH")
-    return Path(os.path.expandvars(configured)) / "sft-atlas" if configured else None
+    if not configured:
+        return None
+    place = os.path.expandvars(configured)
+    # a variable that is not set is left as it is; below the working folder would be the shared disk
+    if "$" in place or not Path(place).is_absolute():
+        raise ValueError(
+            f"config.yaml: scratch: {configured!r} is {place!r} on this node; it has to be an absolute path, and its "
+            "variables have to be set there"
+        )
+    return Path(place) / "sft-atlas"

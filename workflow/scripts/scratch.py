@@ -3,10 +3,12 @@
     scratch: /local/$USER      # config.yaml; a path on the compute nodes, variables are theirs
 
 Below it every job has a folder of its own, which it removes when it ends; what a killed job could not remove, the next
-job on the node does. Without `scratch`, everything stays where the node has it (TMPDIR, HF_HOME).
+job on the same node does. Jobs on the log-in node, and those that fetch from the hub, do without it. Without `scratch`,
+everything stays where the node has it (TMPDIR, HF_HOME).
 """
 
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ def own_scratch() -> Iterator[Path | None]:
     """A folder of this process on the node's disk, with temporary files and caches in it; None where there is none.
 
     Raises:
-        ValueError: the configured place cannot be written to.
+        ValueError: the configured place cannot be written to, or is none on this node.
     """
     place = node_disk()
     if place is None:
@@ -44,13 +46,15 @@ def own_scratch() -> Iterator[Path | None]:
         remove_left(jobs)
         own = jobs / f"{os.environ.get('SLURM_JOB_ID', 'local')}-{os.getpid()}"
         own.mkdir(exist_ok=True)
-        (own / "process").write_text(f"{os.getpid()} {began(os.getpid())}")
+        (own / "process").write_text(f"{platform.node()} {os.getpid()} {began(os.getpid())}")
         for folder in CACHES.values():
             (own / folder).mkdir(exist_ok=True)
     except OSError as error:
         raise ValueError(f"config.yaml: scratch: {place} cannot be used on this node: {error.strerror}") from None
-    before = {name: os.environ.get(name) for name in CACHES}
-    os.environ.update({name: str(own / folder) for name, folder in CACHES.items()})
+    # $TMPDIR means another place from here on
+    changed = {"SFT_ATLAS_SCRATCH": str(place.parent)} | {name: str(own / folder) for name, folder in CACHES.items()}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     tempfile.tempdir = None
     try:
         yield own
@@ -62,11 +66,11 @@ def own_scratch() -> Iterator[Path | None]:
 
 
 def remove_left(jobs: Path) -> None:
-    """Remove the folders of jobs that are gone."""
+    """Remove the folders of this node's jobs that are gone: where nodes share the place, others are at work in it."""
     for folder in jobs.iterdir():
         try:
-            process, _, start = (folder / "process").read_text().partition(" ")
-            dead = began(int(process)) != start
+            host, process, start = (folder / "process").read_text().split(" ", 2)
+            dead = host == platform.node() and began(int(process)) != start
         except (OSError, ValueError):
             # another job is just making it, or it is no folder of ours
             continue

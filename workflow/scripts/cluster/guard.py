@@ -1,17 +1,19 @@
 """Mends what Snakemake's SLURM executor (plugin 2.8.0) leaves open, on the one executor of a run, before its first job.
 
 - A killed Snakemake forgets its jobs, and the next one submits them again beside the old ones. Here all runs of a
-  project name their jobs alike, and a job that is in the queue already is taken over instead of being submitted.
+  project name their jobs alike, and a job that is in the queue already is taken over instead of being submitted. One
+  that does several runs (--groups) is cancelled: nothing tells which runs it does.
 - It waits for ever for a job that was preempted without being requeued, that a dead node had and that nobody requeues,
   or that SLURM does not know any more; and, with sacct, for "CANCELLED by 1000". Here such a job is given up after a
   few polls, or counts as done if its outputs are there.
 - When SLURM does not answer for long, it drops its jobs from its list. Here they stay.
 - A refused sbatch costs one of the job's attempts, and three of them take a second. Here it is tried again for hours,
-  unless SLURM says that it will never take the job.
+  unless SLURM says that it will never take the job, while jobs that ask for something else are submitted.
 - It polls every three minutes while nothing ends, and a chain of short jobs waits for it. Here every minute or so.
 - It wants GPUs as `gpu` or as `gres`, and the rules ask for `gpu`. Here a profile's `gres: gpu:a100:1` is what a GPU is
   called: its number becomes that of the job's GPUs, and a job without any does not get it.
-- A job that failed on a node with a full disk is sent there again. Here the next attempt avoids the node.
+- A job that failed on a node with a full disk is sent there again. Here the next attempt avoids the node, unless the
+  job was told that its time is up, and saved.
 - After an interrupt it goes on submitting what had been queued for submission. Here it does not.
 
 The rest of the plugin is untouched. `check` refuses any other version of it, so that an update is looked at.
@@ -22,6 +24,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -40,13 +43,20 @@ DOUBTFUL_POLLS = 4
 MOST_BETWEEN = 2
 # what sbatch says of a job that it will never take
 NEVER = re.compile(
-    r"invalid|configuration is not available|memory required|more processors|unsupported|unrecognized|unknown",
+    r"invalid|configuration is not available|memory required|more processors|unsupported|unrecognized|unknown"
+    r"|not permitted|permission denied",
     re.IGNORECASE,
 )
 REFUSED_HOURS = 6.0
 START_SECONDS = 600.0
+# sbatch runs so many times at a time (as with the plugin's own two threads), and so many jobs of a kind try
+AT_A_TIME = 2
+# threads that submit, at most, where the profile's `jobs` is not less
+MOST_WAITING = 1000
 # nodes that the next attempt of a failed job avoids
 MOST_AVOIDED = 8
+# what a job says, after which it is not the node's fault that it has failed (training/run.py)
+STOPPED = "asked to stop after step"
 
 
 class GuardError(RuntimeError):
@@ -93,6 +103,9 @@ class Guard:
         self.active: list[Any] = []
         self.doubtful_since: dict[str, float] = {}
         self.refusal = threading.local()
+        self.submitting = threading.Semaphore(AT_A_TIME)
+        # by rule and number of GPUs
+        self.lines: dict[tuple[str, Any], threading.Semaphore] = {}
         # by what a job makes: the nodes on which it has failed
         self.avoided: dict[str, list[str]] = {}
         self.left = self._left_behind(self._patiently(lambda: jobs_of(name)))
@@ -101,6 +114,9 @@ class Guard:
         self.states = plugin.query_job_status
         self.wildcards = plugin.get_job_wildcards
         executor.run_uuid = name
+        # a refused job waits in a thread, and must not keep the others from theirs
+        most = min(executor.workflow.resource_settings.nodes or MOST_WAITING, MOST_WAITING)
+        executor._job_submission_executor = ThreadPoolExecutor(most, thread_name_prefix="slurm_job_submit")
         executor.run_job, executor.check_active_jobs = self.run_job, self.check_active_jobs
         executor._report_job_error_threadsafe, executor.cancel_jobs = self.refused, self.cancel_jobs
         plugin.query_job_status = self.query
@@ -121,32 +137,54 @@ class Guard:
                 time.sleep(self.pause)
 
     def _left_behind(self, jobs: list[Job]) -> dict[str, Job]:
-        """Living jobs of earlier runs by what they make; of two that make the same, the later one is cancelled."""
+        """Living jobs of earlier runs by what they make; of two that make the same, the later one is cancelled.
+
+        All groups of a rule have the same comment, without wildcards, and runs may be grouped in another way now.
+        """
         left: dict[str, Job] = {}
-        doubled = []
+        groups, doubled = [], []
         for job in sorted((job for job in jobs if not job.ended), key=lambda job: job.state != "RUNNING"):
-            if left.setdefault(job.comment, job) is not job:
+            if "_wildcards_" not in job.comment:
+                groups.append(job)
+            elif left.setdefault(job.comment, job) is not job:
                 doubled.append(job)
-        cancel(doubled)
+        cancel(groups + doubled)
+        if groups:
+            self.say(
+                f"{len(groups)} jobs of an earlier run that did several runs each (--groups) are cancelled; those runs "
+                "go on from their saved states"
+            )
         return left
 
     # submitting
 
     def run_job(self, job: Any) -> None:
-        """Take over the job that makes the same, else submit; try again for hours while SLURM refuses."""
+        """Take over the job that makes the same, else submit it.
+
+        SLURM refuses jobs of a rule with as many GPUs alike: two of them try, and the others wait for these.
+        """
         wildcards = self.wildcards(job)
-        left = self.left.pop(f"rule_{job.name}_wildcards_{wildcards}" if wildcards else f"rule_{job.name}", None)
+        left = self.left.pop(f"rule_{job.name}_wildcards_{wildcards}", None)
         if left is not None:
             self._take_over(job, left, wildcards)
             return
+        kind = (job.name, job.resources.get("gpu"))
+        with self.lines.setdefault(kind, threading.Semaphore(AT_A_TIME)):
+            self._submit(job)
+
+    def _submit(self, job: Any) -> None:
+        """Submit a job; try again for hours while SLURM refuses."""
         give_up, usual = time.monotonic() + self.patience, job.resources.get("slurm_extra") or ""
         avoided = ",".join(self.avoided.get(str(job.output), [])[-MOST_AVOIDED:])
         while not self.stopped.is_set():
             if avoided:
                 job.resources.slurm_extra = f"{usual} --exclude={avoided}".strip()
             self.refusal.message = None
-            with as_gres(job):
-                self.submit(job)
+            with self.submitting:
+                if self.stopped.is_set():
+                    break
+                with as_gres(job):
+                    self.submit(job)
             message = self.refusal.message
             if message is None:
                 break
@@ -246,11 +284,23 @@ class Guard:
             # without cgroups SLURM's word for it is FAILED, and only the job's log says why
             state = "OUT_OF_MEMORY" if told == "FAILED" and out_of_memory(info.aux["slurm_logfile"]) else told
             found = known.get(info.external_jobid)
-            if found and found.node and state in ("FAILED", "BOOT_FAIL", "NODE_FAIL"):
+            broken = state in ("BOOT_FAIL", "NODE_FAIL") or (state == "FAILED" and not was_stopped(info.job))
+            if found and found.node and broken:
                 self.avoided.setdefault(str(info.job.output), []).append(found.node)
             facts = {"node": found.node, "elapsed": seconds(found.elapsed), "reason": found.reason} if found else {}
             attempts.append(attempt(info.job, number=info.external_jobid, state=state, **facts))
         journal.write(attempts)
+
+
+def was_stopped(job: Any) -> bool:
+    """Whether a job has ended because it was asked to."""
+    for log in map(Path, job.log):
+        try:
+            if STOPPED in log.read_text(encoding="utf-8", errors="replace"):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def out_of_memory(log: Path) -> bool:

@@ -4,8 +4,10 @@ SLURM itself forgets within minutes where there is no accounting, and where ther
 """
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from sft_atlas.cluster.session import FOLDER
@@ -33,12 +35,22 @@ class Attempt:
 
 
 def write(attempts: Iterable[Attempt], folder: Path = Path()) -> None:
-    """Append attempts."""
+    """Append attempts; a note that cannot be written (a quota, a slow disk) must not end the run that it is about."""
     text = "".join(json.dumps(asdict(attempt)) + "\n" for attempt in attempts)
-    if text:
+    if not text:
+        return
+    try:
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         with (folder / FILE).open("a", encoding="utf-8") as file:
             file.write(text)
+    except OSError as error:
+        _warn(f"warning: {folder / FILE}: {error.strerror}; `sft-atlas status` will miss attempts that end now")
+
+
+@cache
+def _warn(text: str) -> None:
+    """Say it once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def read(folder: Path = Path()) -> list[Attempt]:

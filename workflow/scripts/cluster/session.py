@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sft_atlas.processes import machine, process_start
 
@@ -22,6 +23,8 @@ LOCKS = Path(".snakemake/locks")
 BEAT_SECONDS = 30.0
 # another host's run is given up when its file has not been touched for so long
 SILENT_SECONDS = 300.0
+# what reading the file of a run may raise: a power cut leaves an empty one
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 
 
 def begin(say: Callable[[str], None] = print) -> None:
@@ -36,10 +39,11 @@ def begin(say: Callable[[str], None] = print) -> None:
         LOCKS.mkdir(parents=True, exist_ok=True)
     for path in living:
         say(f"another run is at work in this folder: {describe(path)}")
-    for path in dead:
+    # while another run lives, the lock of a dead one stays, and so must the file that tells that it is dead
+    for path in [] if living else dead:
         path.unlink(missing_ok=True)
     own = FOLDER / f"run-{platform.node()}-{os.getpid()}.json"
-    content = {"host": platform.node(), "process": os.getpid(), "began": began(os.getpid()), "time": time.time()}
+    content = {"host": platform.node(), "process": os.getpid(), "began": began(os.getpid()), "time": _now(FOLDER)}
     own.write_text(json.dumps(content) + "\n", encoding="utf-8")
     threading.Thread(target=_beat, args=(own,), daemon=True).start()
     atexit.register(_end, own, os.getpid())
@@ -57,18 +61,33 @@ def found(folder: Path = Path()) -> tuple[list[Path], list[Path]]:
 
 def describe(path: Path) -> str:
     """`process 123 on login1, since 2026-01-31 12:00`."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(content["time"]))
-    return f"process {content['process']} on {content['host']}, since {since}"
+    try:
+        content = _content(path)
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(content["time"]))
+        return f"process {content['process']} on {content['host']}, since {since}"
+    except UNREADABLE:
+        return path.stem
+
+
+def entered(path: Path) -> float:
+    """When a run began, by the clock of the file system; 0 if its file does not tell."""
+    try:
+        return float(_content(path)["time"])
+    except UNREADABLE:
+        return 0.0
+
+
+def _content(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _alive(path: Path, now: float) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _content(path)
         if content["host"] == platform.node():
             return bool(content["began"]) and began(content["process"]) == content["began"]
         return now - path.stat().st_mtime < SILENT_SECONDS
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return False
 
 
@@ -97,11 +116,14 @@ def began(process: int) -> str:
 
 
 def _beat(path: Path) -> None:
-    while path.exists():
+    while True:
         try:
             os.utime(path)
-        except OSError:
+        except FileNotFoundError:
             return
+        except OSError:
+            # a file system that does not answer now; without a beat the run would count as dead
+            pass
         time.sleep(BEAT_SECONDS)
 
 

@@ -78,6 +78,7 @@ def look(plan: Plan, prices: Prices, folder: Path) -> Seen:
     except QueueError as error:
         queued = {}
         notes.append(f"without SLURM: {error}")
+    since = min((session.entered(path) for path in living), default=0.0)
     attempts: dict[str, Attempt] = {}
     history = journal.read(folder)
     for attempt in history:
@@ -87,7 +88,7 @@ def look(plan: Plan, prices: Prices, folder: Path) -> Seen:
     for spec in specs:
         output = prices.results / spec.output
         job, attempt_ = queued.get(spec.hash), attempts.get(str(output))
-        at_work = bool(living) and _begun(output, spec, logs)
+        at_work = bool(living) and _begun(spec, logs, since)
         cells.append(Cell(spec, _state(folder / output, job, attempt_, at_work, _broken(spec, logs)), job, attempt_))
     seen = Seen(cells, notes=notes)
     for cell in cells:
@@ -179,10 +180,13 @@ def log_files(folder: Path) -> dict[str, Path]:
     return {path.stem.rpartition("-")[2]: path for path in (folder / "logs").rglob("*.log")}
 
 
-def _begun(output: Path, spec: Spec, logs: dict[str, Path]) -> bool:
-    """Whether a local job has begun, and has not failed yet: its log is there, and younger than what it reads."""
+def _begun(spec: Spec, logs: dict[str, Path], since: float) -> bool:
+    """Whether a local job has begun, and has not failed yet: its log is there, and younger than the run at work."""
     log = logs.get(spec.hash)
-    return log is not None and not _broken(spec, logs)
+    try:
+        return log is not None and log.stat().st_mtime >= since and not _broken(spec, logs)
+    except OSError:
+        return False
 
 
 def _broken(spec: Spec, logs: dict[str, Path]) -> bool:

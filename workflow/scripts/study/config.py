@@ -39,7 +39,9 @@ class Config(BaseModel):
         default="", description="Image for `--sdm apptainer`: a .sif file, or docker://…; see envs/sft-atlas.def."
     )
     scratch: str | None = Field(
-        default=None, description="A node's own disk for temporary files and caches; its variables are the node's."
+        default=None,
+        description="A compute node's own disk for temporary files and caches: an absolute path, whose variables are "
+        "the node's.",
     )
     local_models: bool = Field(
         default=False, description="With `scratch`: copy a base there once per node, for jobs to load it from."
