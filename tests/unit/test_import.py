@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 
 from sft_atlas.analyse import tables
+from sft_atlas.analyse.options import AnalysisOptions
+from sft_atlas.analyse.run import analyse, audit
 from sft_atlas.files import read_json
 from sft_atlas.imports import released
 from sft_atlas.imports.released import TableFormatError
@@ -65,6 +67,18 @@ def test_parquet_and_csv_are_read_alike(tmp_path: Path) -> None:
     first = import_table(tmp_path / "scores.csv", "long", {}, [])["scores"]
     first.write_parquet(tmp_path / "scores.parquet")
     assert import_table(tmp_path / "scores.parquet", "long", {}, [])["scores"].equals(first)
+
+
+def test_the_needed_columns_alone_are_analysed(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(LONG)
+    frames = import_table(tmp_path / "scores.csv", "long", {"sums": {"matches": ["math-40"]}}, [])
+    assert frames["scores"]["dataset"].to_list() == [None, "math-40"]
+    assert frames["gains"]["matched"].to_list() == [True]
+    for name, frame in frames.items():
+        tables.write(frame, tmp_path / "tables", name)
+    audit(tmp_path / "tables", tmp_path / "tables", {})
+    analyse(tmp_path / "tables", tmp_path / "tables", AnalysisOptions(bootstrap_draws=100, permutations=100))
+    assert tables.read(tmp_path / "tables", "effects")["dataset"].drop_nulls().unique().to_list() == ["math-40"]
 
 
 @pytest.mark.parametrize(

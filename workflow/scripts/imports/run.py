@@ -69,7 +69,7 @@ def import_table(
         frame, found = released.read(path)
     else:
         frame = long.read(path)
-    frame = _described(frame, declared)
+    frame = _described(frame, declared).with_columns(dataset=pl.coalesce("dataset", "sample"))
     key = [*CELL, *MEASURE]
     if (twice := frame.filter(frame.select(key).is_duplicated())).height:
         first = ", ".join(f"{name}={value}" for name, value in twice.select(key).row(0, named=True).items())
