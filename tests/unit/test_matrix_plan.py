@@ -26,6 +26,13 @@ def test_samples_are_expanded_in_the_order_of_the_file(plan: Plan) -> None:
     assert [sample.dataset for sample in samples.values()][:4] == ["math", "knowledge", "chats", "all"]
 
 
+def test_a_mixture_without_a_dataset_knows_the_whole_it_is_of(plan: Plan, tmp_path: Path) -> None:
+    assert plan.labels()["left_out_of"] == {"without-math": "all", "without-chats": "all"}
+    other = "pair: {mix: [math-40, chats-40]}\n  less-{dataset}: {mix: [knowledge-40, chats-40], leave_out: chats}"
+    more = plan_of(write_study(tmp_path, ("  all: {mix", f"  {other}\n  all: {{mix")))
+    assert more.labels()["left_out_of"] == {"less-chats": None, "without-math": "all", "without-chats": "all"}
+
+
 def test_cells_are_the_blocks_products_with_their_exceptions(plan: Plan) -> None:
     runs = plan.matrix.runs
     main = [key for key in runs if key.recipe == "full"]

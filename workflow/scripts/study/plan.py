@@ -190,14 +190,17 @@ class Plan:
         )
 
     def labels(self) -> dict[str, Any]:
-        """What the analysis knows beside the tables: families and languages of bases, facts about benchmarks."""
+        """What the analysis knows beside the tables: families and languages of bases, facts about benchmarks, and
+        which mixture a dataset was left out of."""
         bases = {name: {"family": base.family, "language": base.language} for name, base in self.study.bases.items()}
         facts = {"chance", "translation_of", "matches"}
         search = search_facts(self.study)
+        wholes = {name: sample.whole for name, sample in self.matrix.samples.items() if sample.held_out}
         return {
             "bases": bases,
             "benchmarks": {n: b.model_dump(include=facts) for n, b in self.study.benchmarks.items()},
             **({"selection": search} if search else {}),
+            **({"left_out_of": wholes} if wholes else {}),
         }
 
     def summary(self) -> str:
