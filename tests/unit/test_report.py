@@ -162,6 +162,14 @@ def test_nearly_empty_tables_are_reported(study: Study, tmp_path: Path) -> None:
     assert "nan" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.S).lower()
 
 
+def test_a_report_over_part_of_a_study_says_which_part(full: Path, tmp_path: Path) -> None:
+    part = {"only": "base=<olmo>*", "cells": 1200, "left_out": 1060}
+    build(full / "tables", STUDY | {"part": part}, VERSIONS, tmp_path)
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert "<code>only: base=&lt;olmo&gt;*</code> leaves out 1,060 of its 1,200 cells" in page
+    assert "Part of the study" not in (full / "report.html").read_text()
+
+
 def test_what_a_dataset_adds_is_told_mixture_by_mixture(full: Path) -> None:
     about = {"base": "olmo", "method": "full", "schedule": "cosine", "seed": 0, "epoch": 3, "n_benchmarks": 1}
     rows = [
