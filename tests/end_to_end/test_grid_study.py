@@ -74,6 +74,7 @@ def test_one_is_chosen_for_each_method_and_it_is_the_cheapest_of_the_tied(result
 def test_the_report_shows_the_search(results: Path) -> None:
     page = (results / "grid-micro-partial/report.html").read_text()
     assert "n = 8 candidates" in page
+    assert "<code>only: recipe=*-wd0</code> leaves out 16 of its" in page
     assert (results / "grid-micro-partial/figures/selection.svg").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sft_atlas import evaluate
+from sft_atlas import collect, evaluate
 from sft_atlas.checkpoint import load_checkpoint
 from sft_atlas.data.benchmarks import SCHEMA as ITEMS
 from sft_atlas.data.sources import DataError
@@ -204,6 +204,20 @@ def test_what_has_no_answers_is_generated_and_not_scored(bench: Bench) -> None:
     assert table.select("score", "stderr", "n").row(0) == (None, None, 0)
     assert bench.items()["score"].null_count() == len(QUESTIONS)
     assert bench.items()["response"].str.len_chars().min() > 0
+
+
+def test_what_was_not_scored_is_collected_as_missing(bench: Bench) -> None:
+    benchmark(bench.root, "open", QUESTIONS, scored=False)
+    bench.score({"open": {}, "choose": {}})
+    scores = bench.output.relative_to(bench.root).as_posix()
+    none: dict[str, Any] = {name: {} for name in ("tokens", "samples", "similarity", "contamination", "benchmarks")}
+    base = {"scores": scores, "perplexity": None, "likelihoods": None}
+    identity = none | {"runs": [], "missing": [], "bases": {"tiny": base}, "likelihoods": False, "matches": {}}
+    collect.run(content("collect", "mine/collect.json", identity), bench.root)
+    missing = pl.read_parquet(bench.root / "mine/tables/missing.parquet")
+    assert missing.select("base", "sample", "epoch", "benchmark", "reason").rows() == [
+        ("tiny", None, 0, "open", "generated, not scored")
+    ]
 
 
 def test_one_item_has_no_standard_error(bench: Bench) -> None:

@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 
 from sft_atlas.analyse import tables
+from sft_atlas.analyse.options import AnalysisOptions
+from sft_atlas.analyse.run import analyse, audit
 from sft_atlas.files import read_json
 from sft_atlas.imports import released
 from sft_atlas.imports.released import TableFormatError
@@ -67,6 +69,18 @@ def test_parquet_and_csv_are_read_alike(tmp_path: Path) -> None:
     assert import_table(tmp_path / "scores.parquet", "long", {}, [])["scores"].equals(first)
 
 
+def test_the_needed_columns_alone_are_analysed(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(LONG)
+    frames = import_table(tmp_path / "scores.csv", "long", {"sums": {"matches": ["math-40"]}}, [])
+    assert frames["scores"]["dataset"].to_list() == [None, "math-40"]
+    assert frames["gains"]["matched"].to_list() == [True]
+    for name, frame in frames.items():
+        tables.write(frame, tmp_path / "tables", name)
+    audit(tmp_path / "tables", tmp_path / "tables", {})
+    analyse(tmp_path / "tables", tmp_path / "tables", AnalysisOptions(bootstrap_draws=100, permutations=100))
+    assert tables.read(tmp_path / "tables", "effects")["dataset"].drop_nulls().unique().to_list() == ["math-40"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -75,6 +89,10 @@ def test_parquet_and_csv_are_read_alike(tmp_path: Path) -> None:
         ("0.75,20", "good,20", "column score holds what is no Float64"),
         (",4,sums", ",4.5,sums", "column epoch holds a broken number; expected whole ones"),
         ("full,0,4", "lora,0,2", "2 rows are not unique, such as base=alpha, sample=math-40, recipe=lora"),
+        ("0.75,20", "0.75,20,1", "scores.csv: line 3: found 11 values, expected 10 as in the header; put a value"),
+        (LONG.partition("\n")[2], "", "scores.csv: found a header and no row; expected a row for each cell"),
+        ("full,0,4", "full,,4", "scores.csv: row 2 below the header: seed is empty; expected sample, recipe and seed"),
+        ("alpha,,,,0,sums", "alpha,,,,0,", "scores.csv: row 1 below the header: benchmark is empty; expected a value"),
     ],
 )
 def test_a_wrong_long_table_is_refused(old: str, new: str, says: str, tmp_path: Path) -> None:
@@ -139,6 +157,30 @@ def test_a_table_study_needs_no_section_of_a_matrix(tmp_path: Path) -> None:
         tables.read(tmp_path / "mine/tables", name)
 
 
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        ("bases: {alpha: {}, alhpa: {}}", "bases.alhpa: unknown base 'alhpa'; expected one of: alpha; did you mean"),
+        ("benchmarks: {sum: {items: 20}}", "benchmarks.sum: unknown benchmark 'sum'; expected one of: sums"),
+        ("benchmarks: {sums: {matches: [math]}}", "benchmarks.sums.matches[0]: unknown dataset 'math'"),
+        ("bases: {alpha: {language: en}}\nbenchmarks: {sums: {matches: [math-40]}}", None),
+    ],
+)
+def test_what_is_said_about_a_name_that_the_table_lacks_is_refused(
+    about: str, says: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "scores.csv").write_text(LONG)
+    study = tmp_path / "mine.yaml"
+    study.write_text(STUDY.replace("PATH", str(tmp_path / "scores.csv")) + about)
+    spec = plan_study(study, ROOT).study_specs()["collect"].content()
+    if says is None:
+        run(spec, tmp_path)
+        return
+    with pytest.raises(TableFormatError) as caught:
+        run(spec, tmp_path)
+    assert f"{tmp_path / 'scores.csv'}: the study's {says}" in str(caught.value)
+
+
 def test_a_declared_matrix_names_the_missing_cells(tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text(LONG.replace("alpha", "calculator"))
     other = write_study(tmp_path)
@@ -162,7 +204,7 @@ def test_a_declared_matrix_names_the_missing_cells(tmp_path: Path) -> None:
         (("path: PATH", "path: PATH, url: 'http://a.b/c.csv'"), "exactly one of path, url is expected"),
         (("format: long", "format: wide"), "table.format: unknown value 'wide'"),
         (("format: long", "sha256: '" + "0" * 64 + "'"), "it is another table than the declared one"),
-        (("title:", "matrix: nothing\ntitle:"), "matrix: config.yaml: study: unknown study 'nothing'"),
+        (("title:", "matrix: nothing\ntitle:"), "mine.yaml: matrix: unknown study 'nothing'"),
         (("title:", "recipes: {}\ntitle:"), "recipes: unknown key 'recipes'"),
     ],
 )

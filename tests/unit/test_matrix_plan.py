@@ -26,6 +26,28 @@ def test_samples_are_expanded_in_the_order_of_the_file(plan: Plan) -> None:
     assert [sample.dataset for sample in samples.values()][:4] == ["math", "knowledge", "chats", "all"]
 
 
+def test_a_narrowed_plan_tells_its_report_what_it_leaves_out(plan: Plan) -> None:
+    narrow = plan.narrowed("base=reader,block=main").study_specs(place="-partial")["report"]
+    assert narrow.labels["part"] == {"only": "base=reader,block=main", "cells": 60, "left_out": 42}
+    same = plan.narrowed("block=main,base=read*").study_specs(place="-partial")["report"]
+    assert same.hash != narrow.hash
+    assert plan.study_specs()["report"].labels["part"] is None
+
+
+def test_a_narrowed_plan_misses_no_cell_outside_of_it(plan: Plan) -> None:
+    expected = {(RunKey("reader", "all", "lora", 1), 2): "out of memory"}
+    assert plan.narrowed("base=reader,block=mixtures").matrix.missing == expected
+    assert plan.narrowed("base=calculator").matrix.missing == {}
+    assert plan.narrowed("seed=0").matrix.missing == {}
+
+
+def test_a_mixture_without_a_dataset_knows_the_whole_it_is_of(plan: Plan, tmp_path: Path) -> None:
+    assert plan.labels()["left_out_of"] == {"without-math": "all", "without-chats": "all"}
+    other = "pair: {mix: [math-40, chats-40]}\n  less-{dataset}: {mix: [knowledge-40, chats-40], leave_out: chats}"
+    more = plan_of(write_study(tmp_path, ("  all: {mix", f"  {other}\n  all: {{mix")))
+    assert more.labels()["left_out_of"] == {"less-chats": None, "without-math": "all", "without-chats": "all"}
+
+
 def test_cells_are_the_blocks_products_with_their_exceptions(plan: Plan) -> None:
     runs = plan.matrix.runs
     main = [key for key in runs if key.recipe == "full"]

@@ -7,6 +7,7 @@ from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
 
+from sft_atlas.analyse import tables
 from sft_atlas.analyse.cells import final_gains, free_effects, over_seeds
 from sft_atlas.analyse.correlations import correlations
 from sft_atlas.analyse.interactions import agreement, benchmarks, cube, pca, similarity, variance, variance_shares
@@ -286,11 +287,43 @@ def test_a_dataset_that_helps_a_mixture_is_found() -> None:
         | {"metric": "exact_match", "score": score, "stderr": 0.03, "n": 100, "dataset": sample, "held_out": out}
         for sample, out, score in (("all", None, 0.5), ("without-x", "x", 0.4), ("without-y", "y", 0.55))
     ]
-    from sft_atlas.analyse import tables
-
     table = leave_one_out(tables.build("scores", rows)).filter(pl.col("benchmark").is_not_null())
     assert dict(table.select("held_out", "contribution").iter_rows()) == pytest.approx({"x": 0.1, "y": -0.05})
     assert table["stderr"].to_list() == pytest.approx([0.03 * 2**0.5] * 2)
+
+
+def _mixtures(*rows: tuple[str, str | None, str, float]) -> pl.DataFrame:
+    """Table `scores` of one base from rows of sample, dataset left out, recipe and score."""
+    about = {"base": "a", "seed": 0, "epoch": 3, "benchmark": "nq", "shots": 0, "metric": "exact_match"}
+    about |= {"stderr": 0.03, "n": 100, "method": "full", "schedule": "cosine"}
+    return tables.build(
+        "scores",
+        [
+            about | {"sample": sample, "dataset": sample, "held_out": out, "recipe": recipe, "score": score}
+            for sample, out, recipe, score in rows
+        ],
+    )
+
+
+def test_a_dataset_is_taken_out_of_its_own_mixture_under_one_recipe() -> None:
+    """Two mixtures (say, of two sizes), a third without parts left out, and two recipes of one method."""
+    scores = _mixtures(
+        *[("small", None, "lr1", 0.5), ("small-x", "x", "lr1", 0.4), ("pair", None, "lr1", 0.9)],
+        *[("large", None, "lr1", 0.7), ("large-x", "x", "lr1", 0.75)],
+        *[("small", None, "lr2", 0.6), ("small-x", "x", "lr2", 0.3)],
+        ("lonely-x", "x", "lr1", 0.2),
+    )
+    whole = {"small-x": "small", "large-x": "large", "lonely-x": None}
+    table = leave_one_out(scores, whole).filter(pl.col("benchmark").is_not_null())
+    found = {(row["mixture"], row["recipe"]): row["contribution"] for row in table.iter_rows(named=True)}
+    assert found == pytest.approx({("small", "lr1"): 0.1, ("small", "lr2"): 0.3, ("large", "lr1"): -0.05})
+
+
+def test_without_a_matrix_only_a_single_mixture_is_taken_for_the_whole() -> None:
+    one = [("all", None, "full", 0.5), ("without-x", "x", "full", 0.4)]
+    assert leave_one_out(_mixtures(*one))["mixture"].unique().to_list() == ["all"]
+    assert leave_one_out(_mixtures(*one, ("pair", None, "full", 0.9))).is_empty()
+    assert leave_one_out(_mixtures(*one, ("small-without-x", "x", "full", 0.3))).is_empty()
 
 
 def test_counterparts_are_correlated_as_scipy_does(frames: dict[str, pl.DataFrame]) -> None:

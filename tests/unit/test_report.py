@@ -10,7 +10,7 @@ import pytest
 from sft_atlas.analyse import tables
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.analyse.run import analyse, audit
-from sft_atlas.report import text
+from sft_atlas.report import interactive_more, text, words
 from sft_atlas.report.figures import QUESTIONS
 from sft_atlas.report.page import build
 from sft_atlas.report.results import Results
@@ -160,6 +160,33 @@ def test_nearly_empty_tables_are_reported(study: Study, tmp_path: Path) -> None:
     assert "(table methods)" in page
     assert "No versions were recorded." in page
     assert "nan" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.S).lower()
+
+
+def test_a_report_over_part_of_a_study_says_which_part(full: Path, tmp_path: Path) -> None:
+    part = {"only": "base=<olmo>*", "cells": 1200, "left_out": 1060}
+    build(full / "tables", STUDY | {"part": part}, VERSIONS, tmp_path)
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert "<code>only: base=&lt;olmo&gt;*</code> leaves out 1,060 of its 1,200 cells" in page
+    assert "Part of the study" not in (full / "report.html").read_text()
+
+
+def test_what_a_dataset_adds_is_told_mixture_by_mixture(full: Path) -> None:
+    about = {"base": "olmo", "method": "full", "schedule": "cosine", "seed": 0, "epoch": 3, "n_benchmarks": 1}
+    rows = [
+        about | {"mixture": mixture, "held_out": out, "recipe": recipe, "contribution": value} | measure
+        for mixture, out, recipe, value in (
+            ("small", "x", "lr1", 0.1),
+            ("small", "x", "lr2", 0.3),
+            ("large", "x", "lr1", 0),
+        )
+        for measure in ({}, {"benchmark": "nq", "shots": 0, "metric": "exact_match"})
+    ]
+    results = Results(full / "tables", STUDY)
+    results.frames["leave_one_out"] = tables.build("leave_one_out", rows)
+    said = "X adds most to small (+20.0 points over all benchmarks), x least to large (0.0), n = 3 mixtures"
+    assert words.leave_one_out(results).startswith(said)
+    spec = interactive_more.leave_one_out(results)
+    assert spec and [choice["name"] for choice in spec["choices"]] == ["mixture", "recipe", "epoch"]
 
 
 def test_only_base_scores_are_reported(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def _bases(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> d
         if paths["likelihoods"]:
             gathered["dimensions"] += [{"base": base, **row} for row in _layers(root / paths["likelihoods"])]
         path = root / paths["scores"]
-        for row in pl.read_parquet(path).iter_rows(named=True):
+        scores = pl.read_parquet(path)
+        gathered["missing"] += _not_scored(scores, {"base": base})
+        for row in scores.iter_rows(named=True):
             items[base, row["benchmark"], row["shots"]] = pl.read_parquet(path.parent / row.pop("items"))
             gathered["scores"].append({"base": base, **row})
     return items
@@ -135,7 +137,9 @@ def _run(
     if not cell["scores"]:
         return
     path = root / cell["scores"]
-    for row in pl.read_parquet(path).iter_rows(named=True):
+    scores = pl.read_parquet(path)
+    gathered["missing"] += _not_scored(scores, key)
+    for row in scores.iter_rows(named=True):
         items = path.parent / row.pop("items")
         row |= {**described, "block": cell["epochs"][str(row["epoch"])]}
         gathered["scores"].append({**key, **row})
@@ -144,6 +148,12 @@ def _run(
         if gain:
             matched = cell["dataset"] in identity["matches"][row["benchmark"]]
             gathered["gains"].append({**key, **row, **gain, "matched": matched})
+
+
+def _not_scored(scores: pl.DataFrame, key: dict[str, Any]) -> Rows:
+    """Benchmarks whose answers are kept, but would need a judge, or to be run, for a score."""
+    unknown = scores.filter(pl.col("score").is_null()).select("epoch", "benchmark").unique(maintain_order=True)
+    return [{**key, **row, "reason": "generated, not scored"} for row in unknown.iter_rows(named=True)]
 
 
 def _layers(path: Path) -> Iterator[dict[str, Any]]:

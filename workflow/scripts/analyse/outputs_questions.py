@@ -212,6 +212,7 @@ QUESTIONS: dict[str, Table] = {
             _BASE,
             Column("mixture", TEXT, "", "the whole mixture"),
             Column("held_out", TEXT, "", "dataset left out"),
+            Column("recipe", TEXT, "", "training recipe"),
             *_SETTING,
             Column("seed", COUNT, "", "training seed"),
             Column("epoch", COUNT, "epochs", "epochs trained"),
@@ -220,7 +221,7 @@ QUESTIONS: dict[str, Table] = {
             Column("stderr", REAL, "fraction", "over items; of means over benchmarks", True),
             Column("n_benchmarks", COUNT, "benchmarks", "benchmarks behind it"),
         ),
-        ("base", "mixture", "held_out", "method", "schedule", "seed", "epoch", "benchmark", "shots", "metric"),
+        ("base", "mixture", "held_out", "recipe", "seed", "epoch", "benchmark", "shots", "metric"),
     ),
     "crosslingual": Table(
         "the rank correlation of gains on two benchmarks that ask alike in different languages, over runs",

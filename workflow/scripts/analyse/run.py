@@ -111,7 +111,7 @@ def compute(given: Frames, options: AnalysisOptions, labels: dict[str, Any], for
         "prediction": prediction(features, bootstrap),
         "recommend": recommend(features, predictors, options),
         "epochs": epochs(gains, bootstrap),
-        "leave_one_out": leave_one_out(scores),
+        "leave_one_out": leave_one_out(scores, labels.get("left_out_of")),
     }
 
 

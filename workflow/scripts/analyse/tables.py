@@ -111,7 +111,9 @@ LONG_FORMAT = """\
 A study with `table: {path: …, format: long}` takes its scores from a table with the columns of `scores` below, as
 CSV or Parquet: one row per cell and benchmark. Needed are `base, sample, recipe, seed, epoch, benchmark, shots, metric,
 score`; a base model has empty sample, recipe and seed, and epoch 0. `stderr`, `n` and the descriptive columns are
-optional. Scores are fractions 0..1, those of metric `judge_1_10` points 1..10; an empty score is unknown.
+optional. A row without `dataset` has its sample's name there; as that is how a mixture looks, what compares single
+datasets (`free`, `similarity`, `pca` and more) leaves such rows out. Scores are fractions 0..1, those of metric
+`judge_1_10` points 1..10; an empty score is unknown.
 
 `format: released` reads the wide table of the published study (`studies/published-table.yaml`). Keys of a study with a
 table: `workflow/schemas/table-study.schema.json`. A benchmark named `A/B` is a part of `A`: shown, never averaged

@@ -8,6 +8,7 @@ import polars as pl
 
 from sft_atlas.analyse import tables
 from sft_atlas.analyse.cells import MEASURE, METRIC_RANGE, RUN, final_gains, known, nominal_sizes, over_seeds
+from sft_atlas.analyse.columns import TEXT
 from sft_atlas.analyse.statistics import Bootstrap, codes, spearman
 
 Row = dict[str, Any]
@@ -68,23 +69,29 @@ def _curve(view: pl.DataFrame, about: Row, bootstrap: Bootstrap) -> list[Row]:
     return rows
 
 
-def leave_one_out(scores: pl.DataFrame) -> pl.DataFrame:
+def leave_one_out(scores: pl.DataFrame, left_out_of: dict[str, str | None] | None = None) -> pl.DataFrame:
     """Table `leave_one_out`: the score of the whole mixture minus that of the mixture without one dataset.
 
     At equal base, recipe, seed and epoch; positive where the dataset helps. A null benchmark is the mean over
-    benchmarks.
+    benchmarks. `left_out_of` names the whole of each mixture without a dataset; a table from elsewhere does not know
+    it, so there the only mixture is the whole of all, and with several mixtures the table has no rows.
     """
     tuned = scores.filter(pl.col("sample").is_not_null() & pl.col("score").is_not_null())
     tuned = tuned.with_columns(pl.col("score", "stderr") / WIDTH)
     without = tuned.filter(pl.col("held_out").is_not_null())
+    if left_out_of is None:
+        left_out_of = _of_the_only_mixture(tuned, without)
+    without = without.with_columns(
+        mixture=pl.col("sample").replace_strict(left_out_of, default=None, return_dtype=TEXT)
+    )
     key = ["base", "recipe", "seed", "epoch", *MEASURE]
-    mixtures = tuned.filter(pl.col("held_out").is_null() & (pl.col("dataset") == pl.col("sample")))
-    pairs = without.join(mixtures.select(*key, "sample", "score", "stderr"), on=key, suffix="_whole")
+    wholes = tuned.select(*key, pl.col("sample").alias("mixture"), "score", "stderr")
+    pairs = without.join(wholes, on=[*key, "mixture"], suffix="_whole")
     pairs = pairs.with_columns(
         contribution=pl.col("score_whole") - pl.col("score"),
         error=(pl.col("stderr") ** 2 + pl.col("stderr_whole") ** 2).sqrt(),
-    ).rename({"sample_whole": "mixture"})
-    columns = ["base", "mixture", "held_out", "method", "schedule", "seed", "epoch"]
+    )
+    columns = ["base", "mixture", "held_out", "recipe", "method", "schedule", "seed", "epoch"]
     rows = pairs.select(
         *columns, *MEASURE, "contribution", pl.col("error").alias("stderr"), pl.lit(1, pl.Int64).alias("n_benchmarks")
     )
@@ -94,6 +101,15 @@ def leave_one_out(scores: pl.DataFrame) -> pl.DataFrame:
         pl.len().cast(pl.Int64).alias("n_benchmarks"),
     )
     return tables.build("leave_one_out", rows.to_dicts() + mean.to_dicts())
+
+
+def _of_the_only_mixture(tuned: pl.DataFrame, without: pl.DataFrame) -> dict[str, str | None]:
+    """The whole of each mixture without a dataset, where only one mixture can be meant."""
+    mixtures = tuned.filter(pl.col("held_out").is_null() & (pl.col("dataset") == pl.col("sample")))["sample"].unique()
+    samples = without.select("sample", "held_out").unique()
+    if len(mixtures) != 1 or samples["held_out"].is_duplicated().any():
+        return {}
+    return dict.fromkeys(samples["sample"], mixtures[0])
 
 
 def crosslingual(

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from sft_atlas.analyse.inputs import INPUTS
-from sft_atlas.imports.released import TableFormatError
+from sft_atlas.imports.released import TableFormatError, opened
 
 NEEDED = ("base", "sample", "recipe", "seed", "epoch", "benchmark", "shots", "metric", "score")
 
@@ -19,9 +19,9 @@ def read(path: Path) -> pl.DataFrame:
     """The table with the columns of table `scores`, those that it lacks being null.
 
     Raises:
-        TableFormatError: a column is missing, unknown, or of another type; names it.
+        TableFormatError: a column is missing, unknown, or of another type, or a row lacks a value; names it.
     """
-    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+    frame = opened(path)
     columns = {column.name: column for column in INPUTS["scores"].columns}
     if missing := [name for name in NEEDED if name not in frame.columns]:
         raise TableFormatError(
@@ -44,4 +44,19 @@ def read(path: Path) -> pl.DataFrame:
             raise TableFormatError(f"{path}: column {name} holds what is no {column.dtype}") from None
         if column.dtype == pl.String():
             frame = frame.with_columns(pl.col(name).replace("", None))
+    _refuse_gaps(frame, path)
     return frame.select(list(columns)).with_columns(pl.col("score").fill_nan(None))
+
+
+def _refuse_gaps(frame: pl.DataFrame, path: Path) -> None:
+    """Refuse a row that does not name its cell and measure; a base model has no sample, recipe and seed at all."""
+    of_runs = ("sample", "recipe", "seed")
+    tuned = pl.any_horizontal(pl.col(of_runs).is_not_null())
+    for name in NEEDED[:-1]:
+        gap = pl.col(name).is_null() & (tuned if name in of_runs else True)
+        rows = frame.with_row_index("row", offset=1).filter(gap)
+        if rows.height:
+            expected = "sample, recipe and seed of a fine-tuned model, none of a base" if name in of_runs else "a value"
+            raise TableFormatError(
+                f"{path}: row {rows['row'][0]} below the header: {name} is empty; expected {expected}"
+            )

@@ -4,6 +4,7 @@ A row is a model, a column a benchmark with its shots. Names become those of `st
 each column is read off its values: percent unless all lie within 0..1 and some between.
 """
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,45 @@ class TableFormatError(ValueError):
     """A table that is not what its declared format says."""
 
 
+def opened(path: Path, null_values: list[str] | None = None) -> pl.DataFrame:
+    """A file's rows; those of a CSV as text.
+
+    Raises:
+        TableFormatError: it is no table, or one without rows; names the line of a CSV that is too long.
+    """
+    try:
+        if path.suffix == ".parquet":
+            frame = pl.read_parquet(path)
+        else:
+            frame = pl.read_csv(path, infer_schema=False, null_values=null_values)
+    except pl.exceptions.PolarsError as error:
+        raise TableFormatError(f"{path}: {_too_long(path) or str(error).splitlines()[0]}") from None
+    if frame.is_empty():
+        raise TableFormatError(f"{path}: found a header and no row; expected a row for each cell")
+    return frame
+
+
+def _too_long(path: Path) -> str:
+    """The first line of a CSV that has more values than its header, or nothing."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        for row in rows:
+            if len(row) > len(header):
+                return (
+                    f"line {rows.line_num}: found {len(row)} values, expected {len(header)} as in the header; "
+                    "put a value that holds a comma in quotes"
+                )
+    return ""
+
+
 def read(path: Path) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
     """Long rows of the released table, and what was found in each of its columns.
 
     Raises:
         TableFormatError: a column is missing or unknown, or a value is no number; names it.
     """
-    wide = pl.read_csv(path, infer_schema=False, null_values=["", "None", "nan", "NaN"])
+    wide = opened(path, null_values=["", "None", "nan", "NaN"])
     wide = wide.rename({wide.columns[0]: "row"}) if wide.columns[0] in ("", "_duplicated_0") else wide
     expected = {*KEY, *COLUMNS}
     if missing := sorted(expected - set(wide.columns)):

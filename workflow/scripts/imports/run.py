@@ -14,6 +14,7 @@ from sft_atlas.files import whole, write_json
 from sft_atlas.imports import long, released
 from sft_atlas.imports.released import JUDGE, TableFormatError
 from sft_atlas.study.identity import sha256
+from sft_atlas.study.load import unknown
 
 MEASURE = ["benchmark", "shots", "metric"]
 DESCRIPTION = ["dataset", "held_out", "method", "schedule", "block"]
@@ -23,7 +24,9 @@ def run(spec: dict[str, Any], root: Path) -> None:
     """Write every input table of the analysis; those that a table of scores cannot fill have no rows."""
     output, identity = root / spec["output"], spec["identity"]
     path = fetch(identity["source"], output.parent)
-    frames = import_table(path, identity["source"]["format"], identity["labels"], identity["declared"])
+    frames = import_table(
+        path, identity["source"]["format"], identity["labels"], identity["declared"], identity["named"]
+    )
     folder = output.with_name("tables")
     for name in tables.INPUTS:
         tables.write(frames.get(name, tables.empty(name)), folder, name)
@@ -57,19 +60,26 @@ def fetch(source: dict[str, Any], folder: Path) -> Path:
 
 
 def import_table(
-    path: Path, layout: str, labels: dict[str, Any], declared: list[dict[str, Any]]
+    path: Path,
+    layout: str,
+    labels: dict[str, Any],
+    declared: list[dict[str, Any]],
+    named: dict[str, dict[str, str]] | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Tables `scores`, `gains`, `missing` and `imported` from a file.
 
+    `named` has, by column, the names that the study says something about, each under its key in the study.
+
     Raises:
-        TableFormatError: the file is not what its format says, or names a cell twice.
+        TableFormatError: the file is not what its format says, names a cell twice, or lacks a name that the study has.
     """
     found: list[dict[str, Any]] = []
     if layout == "released":
         frame, found = released.read(path)
     else:
         frame = long.read(path)
-    frame = _described(frame, declared)
+    frame = _described(frame, declared).with_columns(dataset=pl.coalesce("dataset", "sample"))
+    _refuse_unknown(frame, named or {}, path)
     key = [*CELL, *MEASURE]
     if (twice := frame.filter(frame.select(key).is_duplicated())).height:
         first = ", ".join(f"{name}={value}" for name, value in twice.select(key).row(0, named=True).items())
@@ -104,6 +114,15 @@ def gains_of(scores: pl.DataFrame, matches: dict[str, list[str]]) -> pl.DataFram
         matched=pl.Series(matched, dtype=pl.Boolean),
     )
     return tables.arrange(tables.check(after.select(list(tables.schema("gains"))), "gains"), "gains")
+
+
+def _refuse_unknown(frame: pl.DataFrame, named: dict[str, dict[str, str]], path: Path) -> None:
+    """Refuse names that the table does not have: what the study says about them would silently count for nothing."""
+    for column, names in named.items():
+        there = frame[column].drop_nulls().unique().to_list()
+        for key, name in names.items():
+            if name not in there:
+                raise TableFormatError(f"{path}: the study's {key}: {unknown(column, name, there)}")
 
 
 def _described(frame: pl.DataFrame, declared: list[dict[str, Any]]) -> pl.DataFrame:

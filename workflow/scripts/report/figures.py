@@ -260,7 +260,8 @@ NEEDS = {
     "curves": "losses of training runs",
     "methods": "pairs of runs that differ in method, size or schedule only",
     "epochs": "runs that keep several epochs",
-    "leave_one_out": "mixtures without one dataset",
+    "leave_one_out": "mixtures without one dataset beside the whole one (which of several that is, a table from "
+    "elsewhere does not say; its `matrix` does)",
     "crosslingual": "benchmarks with counterparts in another language",
     "prediction": "predictions for bases left out: three bases or more",
     "recommend": "predictions for bases left out: three bases or more",

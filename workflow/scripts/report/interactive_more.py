@@ -184,7 +184,9 @@ def leave_one_out(results: Results) -> Spec | None:
     rows = labelled(results, results["leave_one_out"].filter(pl.col("benchmark").is_not_null()))
     return _figure(
         "heat",
-        rows.select("base", "method", "held_out", "measure", "contribution", "stderr"),
+        rows.select(
+            *("base", "mixture", "held_out", "recipe", "method", "seed", "epoch", "measure", "contribution", "stderr")
+        ),
         **{
             "x": "measure",
             "y": "held_out",
@@ -192,7 +194,12 @@ def leave_one_out(results: Results) -> Spec | None:
             "value_title": "with it − without it (points)",
             **POINTS,
         },
-        hover=[["base", "base"], ["method", "method"], ["stderr", "± over items", "points"]],
+        choices=[
+            {"name": "mixture", "label": "mixture"},
+            {"name": "recipe", "label": "recipe", "all": True},
+            {"name": "epoch", "label": "epoch", "all": True},
+        ],
+        hover=[["base", "base"], ["recipe", "recipe"], ["seed", "seed"], ["stderr", "± over items", "points"]],
     )
 
 

@@ -204,14 +204,17 @@ def epochs(results: Results) -> str:
 
 
 def leave_one_out(results: Results) -> str:
-    """The dataset that adds most and least."""
+    """The dataset that adds most and least, and to which mixture."""
     means = results["leave_one_out"].filter(pl.col("benchmark").is_null())
-    order = means.group_by("held_out").agg(pl.col("contribution").mean(), pl.len()).sort("contribution", "held_out")
+    key = ["mixture", "held_out"]
+    order = means.group_by(key).agg(pl.col("contribution").mean()).sort("contribution", *reversed(key))
     low, high = order.row(0, named=True), order.row(-1, named=True)
+    several = means["mixture"].n_unique() > 1
+    most, least = (row["mixture"] if several else "the mixture" for row in (high, low))
     return text.sentence(
-        f"{high['held_out']} adds most to the mixture ({text.points(high['contribution'])} points over all "
-        f"benchmarks), {low['held_out']} "
-        f"least ({text.points(low['contribution'])}), n = {text.count(means.height, 'mixture')} without a dataset"
+        f"{high['held_out']} adds most to {most} ({text.points(high['contribution'])} points over all benchmarks), "
+        f"{low['held_out']} least{f' to {least}' if several else ''} ({text.points(low['contribution'])}), "
+        f"n = {text.count(means.height, 'mixture')} without a dataset"
     )
 
 

@@ -1,7 +1,7 @@
 """From a study's declaration to its cells: samples by name, then base × sample × recipe × seed × epoch."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -22,6 +22,8 @@ class ExpandedSample:
     datasets: tuple[str, ...]
     parts: tuple[str, ...] = ()
     held_out: str | None = None
+    whole: str | None = None
+    """The sample that `held_out` was left out of, if the study has it."""
 
     @property
     def dataset(self) -> str:
@@ -184,6 +186,7 @@ def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
         else:
             add(ExpandedSample(name, declared, tuple(drawn)), where)
     singles = dict(expanded)
+    left_out_of: dict[str, tuple[str, ...]] = {}
     for name, declared in study.samples.items():
         where = f"{path}: samples.{name}"
         if declared.mix is None:
@@ -205,7 +208,12 @@ def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
             if not rest or len(rest) == len(parts):
                 problem = "nothing is left" if not rest else "it is not in the mixture"
                 raise StudyError(f"{where}.leave_out: without {dataset!r}: {problem}")
-            add(_mixture(name.replace(DATASET_PLACEHOLDER, dataset), declared, rest, singles, dataset), where)
+            without = _mixture(name.replace(DATASET_PLACEHOLDER, dataset), declared, rest, singles, dataset)
+            add(without, where)
+            left_out_of[without.name] = tuple(parts)
+    wholes = {sample.parts: name for name, sample in expanded.items() if sample.parts and sample.held_out is None}
+    for name, mixed in left_out_of.items():
+        expanded[name] = replace(expanded[name], whole=wholes.get(mixed))
     return expanded
 
 

@@ -85,6 +85,8 @@ class Plan:
     likelihoods: dict[RunKey | str, Spec] = field(default_factory=dict)
     embeddings: dict[tuple[str, str], Spec] = field(default_factory=dict)
     release: dict[RunKey, Spec] = field(default_factory=dict)
+    part: dict[str, Any] | None = None
+    """Of a narrowed plan: by which filter (`only`), and how many of the study's cells it leaves out."""
 
     def add(self, spec: Spec) -> Spec:
         """Register a job.
@@ -161,7 +163,7 @@ class Plan:
                 )
             wanted.setdefault(key, []).append(pattern)
 
-        def meant(run: Run) -> bool:
+        def meant(run: Run, *unknown: str) -> bool:
             names = {key: [str(getattr(run.key, key))] for key in keys[:4]}
             names["block"] = [block for blocks in run.epochs.values() for block in blocks]
             cells = {(run.key, epoch) for epoch in run.epochs}
@@ -169,15 +171,23 @@ class Plan:
             return all(
                 any(fnmatchcase(name, pattern) for name in names[key] for pattern in patterns)
                 for key, patterns in wanted.items()
+                if key not in unknown
             )
 
         runs = {key: run for key, run in self.matrix.runs.items() if meant(run)}
+        # which block expects a cell to be missing is not kept
+        missing = {
+            cell: why for cell, why in self.matrix.missing.items() if meant(Run(cell[0], {cell[1]: []}), "block")
+        }
         if not runs:
             raise StudyError(f"config.yaml: only: {only!r} leaves no cell of the study")
         bases, samples = {key.base for key in runs}, {key.sample for key in runs}
+        matrix = replace(self.matrix, runs=runs, missing=missing)
+        cells = self.matrix.checkpoints
         return replace(
             self,
-            matrix=replace(self.matrix, runs=runs),
+            part={"only": only, "cells": cells, "left_out": cells - matrix.checkpoints},
+            matrix=matrix,
             bases={base: spec for base, spec in self.bases.items() if base in bases},
             tokens={pair: spec for pair, spec in self.tokens.items() if pair[0] in bases and pair[1] in samples},
             similarity={sample: spec for sample, spec in self.similarity.items() if sample in samples},
@@ -190,14 +200,17 @@ class Plan:
         )
 
     def labels(self) -> dict[str, Any]:
-        """What the analysis knows beside the tables: families and languages of bases, facts about benchmarks."""
+        """What the analysis knows beside the tables: families and languages of bases, facts about benchmarks, and
+        which mixture a dataset was left out of."""
         bases = {name: {"family": base.family, "language": base.language} for name, base in self.study.bases.items()}
         facts = {"chance", "translation_of", "matches"}
         search = search_facts(self.study)
+        wholes = {name: sample.whole for name, sample in self.matrix.samples.items() if sample.held_out}
         return {
             "bases": bases,
             "benchmarks": {n: b.model_dump(include=facts) for n, b in self.study.benchmarks.items()},
             **({"selection": search} if search else {}),
+            **({"left_out_of": wholes} if wholes else {}),
         }
 
     def summary(self) -> str:
@@ -220,8 +233,10 @@ class Plan:
         inputs = {"collect": collect.output, "audit": audit.output}
         analyse = Spec("analyse", f"{folder}/analyse.json", identity, inputs)
         inputs = inputs | {"analyse": analyse.output}
+        # in the identity: two filters may leave the same cells, and the page names one
+        identity = {"study": self.name, **({"part": self.part} if self.part else {})}
         report = Spec(
-            "report", f"{folder}/report.html", {"study": self.name}, inputs, labels=study | {"labels": labels}
+            "report", f"{folder}/report.html", identity, inputs, labels=study | {"labels": labels, "part": self.part}
         )
         return {spec.stage: spec for spec in (collect, audit, analyse, report)}
 

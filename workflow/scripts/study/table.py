@@ -123,9 +123,26 @@ class TablePlan(Plan):
             "source": {"sha256": source.sha256, "url": source.url, "path": source.path, "format": source.format},
             "labels": self.labels()["benchmarks"],
             "declared": declared_cells(self.declared) if self.declared else [],
+            "named": self._named(),
         }
         sources = (source.path,) if source.path else ()
         return specs | {"collect": Spec("import", specs["collect"].output, identity, {}, sources)}
+
+    def _named(self) -> dict[str, dict[str, str]]:
+        """Names that only the table can have, not the matrix, by column; each under its key in the study."""
+        known = self.declared.study if self.declared else None
+        bases, benchmarks = (known.bases, known.benchmarks) if known else ({}, {})
+        matched = {
+            f"benchmarks.{name}.matches[{index}]": dataset
+            for name, label in self.table.benchmarks.items()
+            for index, dataset in enumerate(label.matches)
+        }
+        return {
+            "base": {f"bases.{name}": name for name in self.table.bases if name not in bases},
+            "benchmark": {f"benchmarks.{name}": name for name in self.table.benchmarks if name not in benchmarks},
+            # those of a matrix are looked up when the study is read
+            "dataset": {} if known else matched,
+        }
 
 
 def declared_cells(plan: Plan) -> list[dict[str, Any]]:
@@ -169,7 +186,8 @@ def plan_study(path: Path, root: Path) -> Plan:
         try:
             other = study_path(Config(study=table.matrix), root)
         except StudyError as error:
-            raise StudyError(f"{path}: matrix: {error}") from None
+            # that study is no key of config.yaml
+            raise StudyError(f"{path}: matrix: {str(error).removeprefix('config.yaml: study: ')}") from None
         study = load_study(other)
         matrix = build_plan(study, expand(study, other), other.stem)
         for name, label in table.benchmarks.items():
