@@ -81,7 +81,7 @@ def _benchmark_spec(name: str, declared: Benchmark) -> Spec:
         "examples": None,
     }
     if declared.shots_path:
-        identity["examples"] = {"content": _fingerprint(f"benchmarks.{name}.shots_path", declared.shots_path)}
+        identity["examples"] = _file_identity(f"benchmarks.{name}.shots_path", declared.shots_path)
     elif declared.shots_hub:
         identity["examples"] = {"hub": declared.shots_hub.model_dump()}
     sources = (*_sources(declared), *([declared.shots_path] if declared.shots_path else []))
@@ -274,7 +274,13 @@ def _source_identity(where: str, declared: Base | Dataset | Benchmark) -> dict[s
         return {"micro": declared.micro.model_dump()}
     if declared.hub:
         return {"hub": declared.hub.model_dump()}
-    return {"content": _fingerprint(f"{where}.path", declared.path or "")}
+    path, where = declared.path or "", f"{where}.path"
+    return {"content": _fingerprint(where, path)} if isinstance(declared, Base) else _file_identity(where, path)
+
+
+def _file_identity(where: str, path: str) -> dict[str, Any]:
+    # rows are known as FILE:NUMBER and drawn by that: a renamed file gives other samples, so it is another source
+    return {"content": _fingerprint(where, path), "file": Path(path).name}
 
 
 def _fingerprint(where: str, path: str) -> str:
