@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from sft_atlas.price.sizes import model_size
 from sft_atlas.price.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.load import load_study
+from sft_atlas.study.load import StudyError, load_study
 from sft_atlas.study.matrix import RunKey, expand
 from sft_atlas.study.model import Base, Study
 from sft_atlas.study.plan import Plan
@@ -76,6 +77,13 @@ def test_a_configuration_gives_the_number_of_weights(place_base: Callable[..., s
     found = model_size(Base.model_validate({"path": "elsewhere"}), manifest)
     assert found.exact
     assert found.parameters == pytest.approx(weights, rel=0.02)
+
+
+@pytest.mark.parametrize("written", ["{", "", "[]"])
+def test_a_broken_configuration_is_named(written: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(written)
+    with pytest.raises(StudyError, match=f"^{re.escape(str(tmp_path))}/config.json: "):
+        model_size(Base.model_validate({"path": str(tmp_path)}), NOWHERE / "manifest.json")
 
 
 @pytest.mark.parametrize(("parameters", "hidden", "layers"), [(6.9e9, 4096, 32), (8.8e9, 4096, 48), (0.5e9, 1280, 20)])

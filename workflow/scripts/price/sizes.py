@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.micro.config import MicroBase
-from sft_atlas.study.load import read_yaml
+from sft_atlas.study.load import StudyError, read_yaml
 from sft_atlas.study.matrix import ExpandedSample
 from sft_atlas.study.model import Base, Benchmark, Study
 
@@ -67,15 +67,29 @@ class BenchmarkSize:
 
 
 def model_size(base: Base, manifest: Path) -> ModelSize:
-    """Size of a base: of its configuration if it is micro, local or fetched already, else as declared."""
+    """Size of a base: of its configuration if it is micro, local or fetched already, else as declared.
+
+    Raises:
+        StudyError: its config.json is broken.
+    """
     if base.micro:
         return _of_micro(base.micro)
     for folder in (manifest.with_name("model"), Path(base.path) if base.path else None):
         if folder and (folder / "config.json").is_file():
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = _config(folder / "config.json")
             if "hidden_size" in config and "num_hidden_layers" in config:
                 return _of_config(config)
     return _of_parameters(base.parameters or throughput()["assumed"]["parameters"])
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read as JSON ({error}); copy the base's config.json there again") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: found {type(content).__name__}, expected the mapping of a model's configuration")
+    return content
 
 
 def _of_micro(micro: MicroBase) -> ModelSize:

@@ -287,8 +287,10 @@ def _fingerprint(where: str, path: str) -> str:
     try:
         return fingerprint(Path(path))
     except OSError as error:
+        # of a folder, the file in it that cannot be read
+        file = str(error.filename or path)
         raise StudyError(
-            f"{where}: {path!r} cannot be read ({error.strerror}); paths start at the working folder, {Path.cwd()}"
+            f"{where}: {file!r} cannot be read ({error.strerror}); paths start at the working folder, {Path.cwd()}"
         ) from None
 
 
