@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from sft_atlas.study.load import key_path, load_config, load_study, read_yaml, unknown
+from sft_atlas.files import write_json
+from sft_atlas.study.build import check_examples
+from sft_atlas.study.load import StudyError, key_path, load_config, load_study, read_yaml, unknown
 from tests.unit.helpers import plan_of, write_study
 
 SCALARS: dict[str, Any] = {
@@ -116,6 +118,19 @@ def test_folders_are_written_one_way_since_snakemake_compares_them_as_text(writt
 def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert load_config({"results": "~/results/"}).results == "/home/me/results"
+
+
+def test_too_few_worked_examples_of_a_prepared_benchmark_are_told_while_planning(tmp_path: Path) -> None:
+    plan = plan_of(write_study(tmp_path))
+    assert plan.benchmarks["facts"].labels == {"shots": 2}
+    assert plan.benchmarks["sums"].labels == {}
+    check_examples(plan, tmp_path)
+    for facts in ({}, {"worked_examples": 2}):
+        write_json(tmp_path / plan.benchmarks["facts"].output, facts)
+        check_examples(plan, tmp_path)
+    more = plan_of(write_study(tmp_path, ("shots: [0, 2]", "shots: [0, 60]")))
+    with pytest.raises(StudyError, match=r"study: benchmarks\.facts\.shots: found 60, but the benchmark has 2 worked"):
+        check_examples(more, tmp_path)
 
 
 def test_a_local_file_is_the_same_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

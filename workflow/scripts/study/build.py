@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sft_atlas.files import read_json
 from sft_atlas.study.identity import STAGE_VERSIONS, fingerprint, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import ExpandedSample, Matrix, RunKey, select
@@ -85,7 +86,9 @@ def _benchmark_spec(name: str, declared: Benchmark) -> Spec:
     elif declared.shots_hub:
         identity["examples"] = {"hub": declared.shots_hub.model_dump()}
     sources = (*_sources(declared), *([declared.shots_path] if declared.shots_path else []))
-    return _manifest("benchmark", f"benchmarks/{name}", identity, sources=sources)
+    spec = _manifest("benchmark", f"benchmarks/{name}", identity, sources=sources)
+    # no part of what is prepared, but the job can tell whether there are as many worked examples
+    return replace(spec, labels={"shots": max(declared.shots)}) if any(declared.shots) else spec
 
 
 def _plan_base(plan: Plan, name: str, declared: Base) -> None:
@@ -200,6 +203,24 @@ def _plan_run(plan: Plan, key: RunKey) -> None:
         identity |= {stage: spec.hash for stage, spec in readers.items()}
         inputs = {"base": base.output, "train": train.output, **{stage: spec.output for stage, spec in readers.items()}}
         plan.release[key] = plan.add(_table("release", folder, identity, inputs, "json"))
+
+
+def check_examples(plan: Plan, results: Path) -> None:
+    """Refuse more worked examples than a benchmark has that is prepared already, before anything is trained.
+
+    Raises:
+        StudyError: names the benchmark and how many there are.
+    """
+    for name, spec in plan.benchmarks.items():
+        asked, manifest = max(plan.study.benchmarks[name].shots), results / spec.output
+        if asked and manifest.is_file():
+            # manifests of earlier versions do not say
+            found = read_json(manifest).get("worked_examples", asked)
+            if asked > found:
+                raise StudyError(
+                    f"{plan.name}: benchmarks.{name}.shots: found {asked}, but the benchmark has {found} worked "
+                    "examples that fit every item; lower it, or add examples to `shots_path` or `shots_hub`"
+                )
 
 
 def recipe_identity(recipe: Recipe) -> dict[str, Any]:
