@@ -301,6 +301,24 @@ def test_finished_jobs_correct_the_price_and_counts_replace_estimates(tmp_path: 
     assert json.loads(tokens.read_text())["tokens"] == 1386
 
 
+def test_local_and_finished_datasets_are_not_guessed(tmp_path: Path) -> None:
+    plan = plan_of(
+        write_study(tmp_path, ('"{dataset}-40": {datasets: "*", size: 40}', '"{dataset}-40": {datasets: "*"}'))
+    )
+    dataset, sample = plan.datasets["chats"], plan.samples["chats-40"]
+    (tmp_path / "chats.jsonl").write_bytes(b"x" * 4_000_000)
+    guessed = [Prices(plan, NOWHERE).predicted(spec) for spec in (dataset, sample)]
+    # four bytes a token, as for every text
+    assert [(cost.disk, cost.exact) for cost in guessed] == [(4_000_000, False)] * 2
+    results = tmp_path / "results"
+    for spec, rows, written in ((dataset, 800_000, 3_000), (sample, 900, 2_000)):
+        write_json(results / spec.output, {"rows": rows, "files": [{"name": "rows.parquet", "size": written}]})
+    counted = [Prices(plan, results).predicted(spec) for spec in (dataset, sample)]
+    assert [(cost.disk, cost.exact) for cost in counted] == [(3_000, True), (2_000, True)]
+    # 20,000 rows a second
+    assert counted[0].seconds - counted[1].seconds == pytest.approx((800_000 - 900) / 20_000)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"wall_seconds": "long", "peak_memory_mb": 1}'])
 def test_a_broken_record_says_nothing(tmp_path: Path, content: str) -> None:
     plan = plan_of(write_study(tmp_path))
