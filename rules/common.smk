@@ -11,6 +11,7 @@ from sft_atlas.cluster import session
 from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.price.prices import Prices
 from sft_atlas.price.summary import disk_at_peak, priced, schedule, total
+from sft_atlas.study.build import check_examples
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, check_device, load_config, study_path
@@ -31,6 +32,7 @@ try:
     STUDY = FULL_PLAN.study
     PLAN = FULL_PLAN.narrowed(CONFIG.only)
     check_device(CONFIG, STUDY, STUDY_FILE)
+    check_examples(PLAN, Path(CONFIG.results))
     if CONFIG.deepspeed:
         read_deepspeed(Path(CONFIG.deepspeed))
 except StudyError as error:
@@ -118,8 +120,9 @@ def job_spec_file(output, hash8):
 def job_inputs(pattern):
     """An input function: all that the job reads. A real run also freezes the job's specification here.
 
-    The name of a specification holds the hash of its content, so an existing one is not written again unless a source
-    has moved, and a queued job does what it was planned to do whatever becomes of the study file. A dry run writes nothing.
+    The name of a specification holds the hash of its science, so that of an existing one nothing but labels and places
+    is ever written again, and a queued job does what it was planned to do whatever becomes of the study file. A dry run
+    writes nothing.
     """
 
     def inputs(wildcards):
@@ -145,8 +148,9 @@ def tell(text):
 
 
 def freeze(path, spec):
-    # where a source lies is not in the hash: it may have been moved since
-    if not path.exists() or (spec["sources"] and read_json(path)["sources"] != spec["sources"]):
+    # where sources lie and labels are in no hash: what has changed of them is written anew
+    frozen = read_json(path) if path.exists() else {}
+    if any(frozen.get(name) != spec[name] for name in ("sources", "labels")):
         write_json(path, spec)
 
 

@@ -41,7 +41,10 @@ def not_chatter(record):
 
 
 if workflow.is_main_process:
-    jobs = priced(PRICES, planned_jobs())
+    try:
+        jobs = priced(PRICES, planned_jobs())
+    except StudyError as error:
+        raise WorkflowError(str(error))
     price, peak = total(jobs), disk_at_peak(jobs, schedule(jobs, CONFIG.gpus), STUDY.keep_weights)
     print(
         f"{PLAN.summary()}; about {hours(price.gpu_hours)} GPU-hours, {hours(price.cpu_hours)} CPU-hours "

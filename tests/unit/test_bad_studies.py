@@ -228,7 +228,7 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "adapter of a full recipe": (DECAY, "lora: {rank: 4}}", "recipes.decay", ["`method: lora`"]),
     "keep beyond the run": (FULL, "epochs: 4, keep: [5]}", "recipes.full", ["epoch 5", "the run has 4"]),
     "keep twice": (FULL, "epochs: 4, keep: [4, 4]}", "recipes.full.keep", ["twice", "[4, 4]"]),
-    "keep nothing": (FULL, "epochs: 4, keep: []}", "recipes.full.keep", ["at least 1 item"]),
+    "keep nothing": (FULL, "epochs: 4, keep: []}", "recipes.full.keep", ["at least one entry"]),
     "epochs beyond the run": ("epochs: [4]}", "epochs: [5]}", "blocks.schedules.epochs", ["epoch 5", "'decay' has 4"]),
     "columns without the format": (
         CHATS,
@@ -333,10 +333,22 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         ["at least 1"],
     ),
     "all excluded": ("epochs: [4]}", "exclude: [{base: calculator}]}", "blocks.schedules", ["empty"]),
-    "no seeds": ("seeds: [0, 1]\n", "seeds: []\n", "seeds", ["at least 1 item"]),
-    "no bases in a block": ("bases: reader", "bases: []", "blocks.mixtures.bases", ["at least 1 item"]),
-    "no targets": ("targets: all-linear", "targets: []", "recipes.lora.lora.targets", ["at least 1 item"]),
+    "no seeds": ("seeds: [0, 1]\n", "seeds: []\n", "seeds", ["at least one entry"]),
+    "no bases in a block": ("bases: reader", "bases: []", "blocks.mixtures.bases", ["at least one entry"]),
+    "no targets": ("targets: all-linear", "targets: []", "recipes.lora.lora.targets", ["at least one entry"]),
     "no items": ("items: 20", "items: 0", "benchmarks.sums.micro.items", ["greater than 0"]),
+    "translation of nothing": (
+        "matches: [math]}",
+        "matches: [math], translation_of: fact}",
+        "benchmarks.sums.translation_of",
+        ["unknown benchmark 'fact'", "did you mean 'facts'?"],
+    ),
+    "translation of itself": (
+        "matches: [math]}",
+        "translation_of: sums}",
+        "benchmarks.sums.translation_of",
+        ["unknown benchmark 'sums'", "expected one of: facts"],
+    ),
     # names and paths that could do harm
     "parent folder as a name": ("  fetched:", "  ../../fetched:", "bases", ["'../../fetched'", "no valid name"]),
     "path as a name": ("  fetched:", "  a/b:", "bases", ["'a/b'"]),
@@ -362,6 +374,8 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         ["'none.jsonl'", "working folder"],
     ),
     "absent model": (HUB, "path: none", "bases.fetched.path", ["'none'", "working folder"]),
+    "wildcard in a source": ("path: chats.jsonl", 'path: "{a}/b.jsonl"', "datasets.chats.path", ["no braces", "{a}"]),
+    "wildcard in a model's folder": (HUB, 'path: "models/{a}"', "bases.fetched.path", ["no braces", "'models/{a}'"]),
     "source with a null byte": ("path: chats.jsonl", 'path: "a\\0.jsonl"', "datasets.chats.path", ["is not a file"]),
 }
 
@@ -462,6 +476,7 @@ CONFIGS = {
     "text for a truth": ({"share_imports": "perhaps"}, "share_imports: ", "found 'perhaps'"),
     "no folder": ({"results": ""}, "results: expected a folder", "found ''"),
     "shell in the folder": ({"results": "a; touch ran"}, "results: expected a folder", "found 'a; touch ran'"),
+    "home of nobody": ({"results": "~nobody-here/x"}, "results: ~ stands for the home", "found '~nobody-here/x'"),
     "wildcard in the folder": ({"results": "{name}"}, "results: expected a folder", "found '{name}'"),
 }
 

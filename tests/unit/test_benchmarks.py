@@ -191,14 +191,14 @@ def test_an_answer_is_found_in_a_generation(response: str, pattern: str | None, 
 
 
 def make(
-    root: Path, source: Path, layout: str, limit: int | None = None, examples: Path | None = None
+    root: Path, source: Path, layout: str, limit: int | None = None, examples: Path | None = None, shots: int = 0
 ) -> dict[str, Any]:
     """Run the stage; the manifest, with the tables beside it."""
     shown = {"content": "y"} if examples else None
     identity = {"source": {"content": "x"}, "format": layout, "limit": limit, "examples": shown}
     sources = [source, *([examples] if examples else [])]
     spec = content("benchmark", "benchmarks/made-00000000/manifest.json", identity, sources=sources)
-    benchmarks.run(spec, root)
+    benchmarks.run(spec | {"labels": {"shots": shots}}, root)
     manifest = root / spec["output"]
     tables = {
         name: pl.read_parquet(manifest.with_name(f"{name}.parquet")) for name in ["items", "examples"][: len(sources)]
@@ -266,6 +266,19 @@ def test_worked_examples_stand_beside_the_items(shared: Path, tmp_path: Path) ->
     assert (made["items"], made["tables"]["items"].height, made["tables"]["examples"].height) == (10, 10, 100)
     assert made["tables"]["examples"]["example"][0].endswith("#### 72")
     assert {file["name"] for file in made["files"]} == {"items.parquet", "examples.parquet"}
+
+
+def test_too_few_worked_examples_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    def subject(name: str, count: int) -> list[dict[str, Any]]:
+        return [{"question": f"{name} {n}?", "choices": ["a", "b"], "answer": 0, "subject": name} for n in range(count)]
+
+    items = lines(tmp_path / "items.jsonl", subject("law", 1) + subject("art", 1) + subject("none", 1))
+    shown = lines(tmp_path / "shown.jsonl", subject("law", 2) + subject("art", 3))
+    # none of its own subject, so all five
+    assert make(tmp_path, items, "mmlu", examples=shown, shots=2)["worked_examples"] == 2
+    with pytest.raises(DataError, match=r"benchmarks/made-.*asks for 3 worked examples, found 2 .*lower `shots`"):
+        make(tmp_path / "more", items, "mmlu", examples=shown, shots=3)
+    assert not list(tmp_path.glob("more/**/manifest.json"))
 
 
 def test_an_answer_without_choices_is_not_scored_only_if_there_is_none(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ BAD = {
     "empty list": (
         '"x{learning_rate}": {method: full, learning_rate: []}',
         "recipes.x{learning_rate}.learning_rate",
-        "at least 1 item",
+        "at least one entry",
     ),
     "value twice": (
         '"x{weight_decay}": {method: full, learning_rate: 1e-5, weight_decay: [0, 0.0]}',

@@ -1,6 +1,7 @@
 """Pinned snapshots from the hub's cache, and what a user is told when they cannot be had; no network is used."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sft_atlas import bases, hub
 from sft_atlas.data.sources import DataError, source_files
@@ -213,7 +214,10 @@ def snapshot_of(tmp_path: Path, names: list[str]) -> Path:
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()
     for name in names:
-        (snapshot / name).write_text(json.dumps(name))
+        if name.endswith(".safetensors"):
+            save_file({"norm": torch.ones(2)}, snapshot / name)
+        else:
+            (snapshot / name).write_text(json.dumps({"model_type": "llama"} if name == "config.json" else name))
     return snapshot
 
 
@@ -228,7 +232,7 @@ def test_a_fetched_model_is_linked_and_hashed(asked: dict[str, Any], tmp_path: P
 
 
 def test_weights_in_pickles_are_converted(asked: dict[str, Any], tmp_path: Path) -> None:
-    snapshot_of(tmp_path, ["config.json"])
+    snapshot_of(tmp_path, ["config.json", "tokenizer.json"])
     shared = torch.arange(6.0).reshape(2, 3)
     parts = [{"embed": shared, "head": shared}, {"norm": torch.ones(3, dtype=torch.bfloat16)}]
     for number, part in enumerate(parts, 1):
@@ -252,7 +256,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_read(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    snapshot_of(tmp_path, ["config.json"])
+    snapshot_of(tmp_path, ["config.json", "tokenizer.json"])
     torch.save({"weight": torch.ones(2), "extra": Payload()}, tmp_path / "snapshot/pytorch_model.bin")
     with pytest.raises(DataError, match=r"pytorch_model\.bin: holds more than tensors and is not read"):
         link(tmp_path / "results")
@@ -264,6 +268,36 @@ def test_a_folder_that_is_no_model_is_refused(asked: dict[str, Any], tmp_path: P
     snapshot_of(tmp_path, ["model.safetensors"])
     with pytest.raises(DataError, match=r"there is no config\.json"):
         link(tmp_path / "results")
+
+
+WRONG_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"snapshot: holds no tokenizer; expected one of"),
+    "link to nothing": (
+        lambda f: (f / "vocab.txt").symlink_to("/none/vocab.txt"),
+        r"vocab\.txt: a link to /none/vocab\.txt, where no file is; copy",
+    ),
+    "unknown architecture": (
+        lambda f: (f / "config.json").write_text('{"model_type": "lama9"}'),
+        r"config\.json: transformers [\d.]+ cannot load it .*lama9.*; correct the file",
+    ),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), r"config\.json: transformers .* not a valid JSON"),
+    "weights cut off": (
+        lambda f: os.truncate(f / "model.safetensors", 60),
+        r"snapshot/model\.safetensors: cannot be read as safetensors .* copy it again",
+    ),
+}
+
+
+@pytest.mark.parametrize(("harm", "said"), WRONG_FOLDERS.values(), ids=WRONG_FOLDERS)
+def test_a_folder_that_no_job_could_load_is_refused_in_one_line(
+    harm: Callable[[Path], Any], said: str, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    harm(snapshot_of(tmp_path, list(MODEL)))
+    with pytest.raises(DataError, match=said) as raised:
+        link(tmp_path / "results")
+    assert "\n" not in str(raised.value)
+    assert "git" not in str(raised.value)
+    assert not (tmp_path / "results/bases/fetched-00000000/model").exists()
 
 
 def test_a_download_that_the_disk_cannot_hold_is_refused_before_its_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:

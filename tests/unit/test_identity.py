@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from sft_atlas.data import datasets, samples
 from sft_atlas.study import identity
 from sft_atlas.study.identity import canonical, digest, fingerprint, sha256
 from sft_atlas.study.load import StudyError
@@ -146,6 +148,32 @@ def test_the_content_of_a_local_file_counts_and_its_place_does_not(tmp_path: Pat
     assert changed.datasets["math"].hash == planned.datasets["math"].hash
     assert run_id(changed, sample="chats-40") != run_id(planned, sample="chats-40")
     assert run_id(changed) == run_id(planned)
+
+
+def test_the_name_of_a_local_file_counts_since_rows_are_drawn_by_it(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{number} + 1?", "completion": str(number + 1)} for number in range(60)]
+    edit = ("{path: chats.jsonl, format: messages, turns: first, keep: {lang: [en]}}", "{path: chats.jsonl}")
+    drawn, sources = [], []
+    for name in ("chats", "talks"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path = write_study(tmp_path, edit)
+        path.write_text(path.read_text().replace("chats.jsonl", f"{name}.jsonl"))
+        plan = plan_of(path)
+        sources.append(plan.datasets["chats"].hash)
+        for spec, stage in ((plan.datasets["chats"], datasets), (plan.samples["chats-40"], samples)):
+            stage.run(spec.content(), tmp_path)
+        made = (tmp_path / plan.samples["chats-40"].output).with_name("rows.parquet")
+        drawn.append(pl.read_parquet(made)["prompt"].to_list())
+    assert drawn[0] != drawn[1]
+    assert sources[0] != sources[1]
+
+
+def test_the_name_of_a_benchmarks_file_counts(study: Path, planned: Plan) -> None:
+    (study / "others.jsonl").write_bytes((study / "facts.jsonl").read_bytes())
+    for key in ("{path", " shots_path"):
+        path = write_study(study)
+        path.write_text(path.read_text().replace(f"{key}: {study}/facts", f"{key}: {study}/others"))
+        assert plan_of(path).benchmarks["facts"].hash != planned.benchmarks["facts"].hash
 
 
 def test_planning_elsewhere_gives_the_same_identities(

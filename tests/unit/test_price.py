@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from sft_atlas.price.sizes import model_size
 from sft_atlas.price.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.load import load_study
+from sft_atlas.study.load import StudyError, load_study
 from sft_atlas.study.matrix import RunKey, expand
 from sft_atlas.study.model import Base, Study
 from sft_atlas.study.plan import Plan
@@ -76,6 +77,13 @@ def test_a_configuration_gives_the_number_of_weights(place_base: Callable[..., s
     found = model_size(Base.model_validate({"path": "elsewhere"}), manifest)
     assert found.exact
     assert found.parameters == pytest.approx(weights, rel=0.02)
+
+
+@pytest.mark.parametrize("written", ["{", "", "[]"])
+def test_a_broken_configuration_is_named(written: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(written)
+    with pytest.raises(StudyError, match=f"^{re.escape(str(tmp_path))}/config.json: "):
+        model_size(Base.model_validate({"path": str(tmp_path)}), NOWHERE / "manifest.json")
 
 
 @pytest.mark.parametrize(("parameters", "hidden", "layers"), [(6.9e9, 4096, 32), (8.8e9, 4096, 48), (0.5e9, 1280, 20)])
@@ -291,6 +299,24 @@ def test_finished_jobs_correct_the_price_and_counts_replace_estimates(tmp_path: 
     counted = Prices(plan, tmp_path / "results", corrected=False)
     assert counted.of(plan.train[keys[0]]).exact
     assert json.loads(tokens.read_text())["tokens"] == 1386
+
+
+def test_local_and_finished_datasets_are_not_guessed(tmp_path: Path) -> None:
+    plan = plan_of(
+        write_study(tmp_path, ('"{dataset}-40": {datasets: "*", size: 40}', '"{dataset}-40": {datasets: "*"}'))
+    )
+    dataset, sample = plan.datasets["chats"], plan.samples["chats-40"]
+    (tmp_path / "chats.jsonl").write_bytes(b"x" * 4_000_000)
+    guessed = [Prices(plan, NOWHERE).predicted(spec) for spec in (dataset, sample)]
+    # four bytes a token, as for every text
+    assert [(cost.disk, cost.exact) for cost in guessed] == [(4_000_000, False)] * 2
+    results = tmp_path / "results"
+    for spec, rows, written in ((dataset, 800_000, 3_000), (sample, 900, 2_000)):
+        write_json(results / spec.output, {"rows": rows, "files": [{"name": "rows.parquet", "size": written}]})
+    counted = [Prices(plan, results).predicted(spec) for spec in (dataset, sample)]
+    assert [(cost.disk, cost.exact) for cost in counted] == [(3_000, True), (2_000, True)]
+    # 20,000 rows a second
+    assert counted[0].seconds - counted[1].seconds == pytest.approx((800_000 - 900) / 20_000)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"wall_seconds": "long", "peak_memory_mb": 1}'])

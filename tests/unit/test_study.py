@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from sft_atlas.study.load import key_path, load_config, load_study, read_yaml, unknown
-from tests.unit.helpers import write_study
+from sft_atlas.files import write_json
+from sft_atlas.study.build import check_examples
+from sft_atlas.study.load import StudyError, key_path, load_config, load_study, read_yaml, unknown
+from tests.unit.helpers import plan_of, write_study
 
 SCALARS: dict[str, Any] = {
     "1e-4": 1e-4,
@@ -103,6 +105,42 @@ def test_a_config_takes_what_a_command_line_gives() -> None:
     assert config.results == "/fast/disk.1/results"
     assert config.micro_batch_size == 4
     assert config.share_imports is False
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("results/", "results"), ("./results", "results"), ("a//b/./c/", "a/b/c"), ("//disk/x", "/disk/x"), (".", ".")],
+)
+def test_folders_are_written_one_way_since_snakemake_compares_them_as_text(written: str, read: str) -> None:
+    assert load_config({"results": written}).results == read
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_config({"results": "~/results/"}).results == "/home/me/results"
+
+
+def test_too_few_worked_examples_of_a_prepared_benchmark_are_told_while_planning(tmp_path: Path) -> None:
+    plan = plan_of(write_study(tmp_path))
+    assert plan.benchmarks["facts"].labels == {"shots": 2}
+    assert plan.benchmarks["sums"].labels == {}
+    check_examples(plan, tmp_path)
+    for facts in ({}, {"worked_examples": 2}):
+        write_json(tmp_path / plan.benchmarks["facts"].output, facts)
+        check_examples(plan, tmp_path)
+    more = plan_of(write_study(tmp_path, ("shots: [0, 2]", "shots: [0, 60]")))
+    with pytest.raises(StudyError, match=r"study: benchmarks\.facts\.shots: found 60, but the benchmark has 2 worked"):
+        check_examples(more, tmp_path)
+
+
+def test_a_local_file_is_the_same_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = plan_of(write_study(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    path = write_study(tmp_path)
+    path.write_text(path.read_text().replace(f"{tmp_path}/chats", ".//chats"))
+    odd = plan_of(path)
+    assert odd.datasets["chats"].sources == ("chats.jsonl",)
+    assert set(odd.specs) == set(plain.specs)
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,16 @@ from sft_atlas.prompt import prompt
 TOKENIZER_DOCUMENTS = 6000
 # some hub repositories hold the same weights a second time, in another layout
 CONSOLIDATED = "consolidated*"
+LINKED = (".safetensors", ".json", ".txt", ".model", ".jinja")
+# what transformers makes a tokenizer of: one of these is enough
+VOCABULARIES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 
 
 def run(spec: dict[str, Any], root: Path) -> None:
     """Make the `model/` folder of a base (stage base) or of the micro tokenizer (stage tokenizer), and its manifest.
 
     Raises:
-        DataError: a source folder lacks what a model needs, or holds no safetensors.
+        DataError: a source folder lacks what a model needs, or a file of it is broken or of no known model.
     """
     output = root / spec["output"]
     folder = output.with_name("model")
@@ -100,13 +103,50 @@ def _convert(pickles: list[Path], folder: Path) -> None:
 def _link(source: Path, folder: Path) -> None:
     """Link the files of a model into the results, so that 15 GB are not copied; unsafe formats are left behind."""
     names = [file.name for file in source.iterdir() if file.is_file() and not fnmatchcase(file.name, CONSOLIDATED)]
-    if "config.json" not in names:
-        raise DataError(f"{source}: there is no config.json; expected the folder of a transformers model")
+    _check(source, names)
     if not any(name.endswith(".safetensors") for name in names):
         pickles = sorted(name for name in names if fnmatchcase(name, "pytorch_model*.bin"))
         if not pickles:
             raise DataError(f"{source}: holds no weights; expected .safetensors files")
         _convert([source / name for name in pickles], folder)
     for name in names:
-        if name.endswith((".safetensors", ".json", ".txt", ".model", ".jinja")):
+        if name.endswith(LINKED):
             (folder / name).symlink_to((source / name).resolve())
+
+
+def _check(source: Path, names: list[str]) -> None:
+    """Say of a folder that is not what it should be what is wrong, before jobs that load it fail in other words.
+
+    Raises:
+        DataError: a file is missing, a link to nothing, cut off, or of a model that transformers does not know.
+    """
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, __version__
+
+    for file in sorted(source.iterdir()):
+        if file.name.endswith(LINKED) and file.is_symlink() and not file.exists():
+            raise DataError(f"{file}: a link to {file.readlink()}, where no file is; copy the folder with its files")
+    if "config.json" not in names:
+        raise DataError(f"{source}: there is no config.json; expected the folder of a transformers model")
+    if not any(fnmatchcase(name, pattern) for name in names for pattern in VOCABULARIES):
+        raise DataError(
+            f"{source}: holds no tokenizer; expected one of {', '.join(VOCABULARIES)}; save the model's tokenizer there"
+        )
+    try:
+        AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        # the lines that follow advise to update transformers, or to install it from git
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"{source / 'config.json'}: transformers {__version__} cannot load it ({reason}); "
+            "correct the file, or take a base of an architecture that this version knows"
+        ) from None
+    for name in names:
+        if name.endswith(".safetensors"):
+            try:
+                with safe_open(source / name, "np"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise DataError(
+                    f"{source / name}: cannot be read as safetensors ({error}); it is cut off or broken, copy it again"
+                ) from None

@@ -1,8 +1,10 @@
 """What a study may choose about its statistics."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from sft_atlas.study.fields import Selector
 
 
 class AnalysisOptions(BaseModel):
@@ -26,11 +28,7 @@ class Selection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    benchmarks: Annotated[
-        list[str],
-        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-        Field(min_length=1, description="Benchmarks (names or patterns) that judge."),
-    ]
+    benchmarks: Selector = Field(description="Benchmarks (names or patterns) that judge.")
     statistic: Literal["mean_gain", "worst_gain", "mean_rank"] = Field(
         "mean_gain",
         description="What ranks: the mean gain over these benchmarks, the least of their gains, or the mean of the "

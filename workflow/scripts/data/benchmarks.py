@@ -5,6 +5,7 @@ count as right (generation); an item without either is generated for and not sco
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ def run(spec: dict[str, Any], root: Path) -> None:
     """Write `items.parquet` and, if declared, `examples.parquet` (schema `SCHEMA`), and a manifest.
 
     Raises:
-        DataError: an item cannot be read, there is none, or multiple choice and generation are mixed.
+        DataError: an item cannot be read, there is none, multiple choice and generation are mixed, or there are fewer
+            worked examples than the study asks for.
     """
     output, identity = root / spec["output"], spec["identity"]
     sources = list(spec["sources"])
@@ -71,8 +73,16 @@ def run(spec: dict[str, Any], root: Path) -> None:
     if len(kinds) != 1:
         raise DataError(f"{spec['output']}: expected items of one kind, found {', '.join(sorted(kinds)) or 'no item'}")
     paths = [_write(output.with_name("items.parquet"), items)]
+    facts = {}
     if identity["examples"]:
         shown = list(_items(source_files(identity["examples"], examples), identity["format"]))
+        facts["worked_examples"] = fewest = _fewest_examples(items, shown)
+        asked = spec["labels"].get("shots", 0)
+        if asked > fewest:
+            raise DataError(
+                f"{spec['output']}: `shots` asks for {asked} worked examples, found {fewest} that fit every item; "
+                "lower `shots` of the benchmark, or add examples to its `shots_path` or `shots_hub`"
+            )
         paths.append(_write(output.with_name("examples.parquet"), shown))
     layout = LAYOUTS[identity["format"]]
     write_record(
@@ -84,7 +94,14 @@ def run(spec: dict[str, Any], root: Path) -> None:
         scored=all(item.choices or item.answers for _, item in items),
         pattern=layout.pattern,
         compare=layout.compare,
+        **facts,
     )
+
+
+def _fewest_examples(items: list[tuple[str, Item]], shown: list[tuple[str, Item]]) -> int:
+    """How many worked examples every item has, as evaluation chooses: those of its group, or all there are."""
+    of_group = Counter(example.group for _, example in shown)
+    return min(of_group[item.group] or len(shown) for _, item in items)
 
 
 def _items(files: list[Path], format_name: str) -> Iterator[tuple[str, Item]]:

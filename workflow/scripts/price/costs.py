@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sft_atlas.price.sizes import BenchmarkSize, ModelSize, SampleSize, throughput
+from sft_atlas.price.sizes import BYTES_PER_TOKEN, BenchmarkSize, ModelSize, SampleSize, throughput
 from sft_atlas.study.model import Benchmark, Evaluation, Recipe
 from sft_atlas.training.sizes import activation_bytes, state_bytes
 
@@ -241,7 +241,7 @@ def rows_cost(size: SampleSize, compared: int = 0, fetched: bool = False) -> Cos
 
     Text in Python takes about ten times its bytes, and its n-grams five times that.
     """
-    host, text = throughput()["host"], 4 * size.tokens
+    host, text = throughput()["host"], BYTES_PER_TOKEN * size.tokens
     seconds = throughput()["cpu"]["start_seconds"] + size.rows / host["rows_per_second"]
     seconds += size.rows * compared / host["compared_per_second"]
     seconds += text / throughput()["disk"]["download"] if fetched else 0

@@ -16,8 +16,11 @@ from sft_atlas.price.sizes import (
     ModelSize,
     SampleSize,
     benchmark_size,
+    counted_bytes,
+    counted_rows,
     declared_size,
     embedder_size,
+    known_size,
     model_size,
     sample_size,
     throughput,
@@ -162,10 +165,7 @@ class Prices:
 
     def _embedding_job(self, spec: Spec) -> Cost:
         kind, name = self._keys[spec.output]
-        if kind == "sample":
-            rows = declared_size(self.plan.study, self.plan.matrix.samples, name).rows
-        else:
-            rows = self._benchmarks[name][1].items
+        rows = self._rows(name).rows if kind == "sample" else self._benchmarks[name][1].items
         model = embedder_size(Path(spec.sources[0]).parent)
         return costs.embedding_cost(model, min(rows, spec.identity["rows"]), spec.identity["max_length"])
 
@@ -199,22 +199,25 @@ class Prices:
         return costs.tokens_cost(self._sample(key.sample if isinstance(key, RunKey) else key[1], spec))
 
     def _sample_job(self, spec: Spec) -> Cost:
-        size = declared_size(self.plan.study, self.plan.matrix.samples, self._keys[spec.output])
-        return costs.rows_cost(size)
+        return self._as_written(spec, costs.rows_cost(self._rows(self._keys[spec.output])))
 
     def _similarity_job(self, spec: Spec) -> Cost:
-        size = declared_size(self.plan.study, self.plan.matrix.samples, self._keys[spec.output])
+        size = self._rows(self._keys[spec.output])
         return costs.rows_cost(size, compared=len(self.plan.benchmarks))
 
     _contamination_job = _similarity_job
 
     def _dataset_job(self, spec: Spec) -> Cost:
-        declared, assumed = self.plan.study.datasets[self._keys[spec.output]], throughput()["assumed"]
-        rows = declared.micro.rows if declared.micro else assumed["dataset_rows"]
+        name, assumed = self._keys[spec.output], throughput()["assumed"]
+        declared, rows = self.plan.study.datasets[name], assumed["dataset_rows"]
         tokens = rows * (declared.expected_tokens or assumed["tokens_per_row"])
-        return costs.rows_cost(
-            SampleSize(rows, tokens, 0, declared.micro is not None), fetched=declared.hub is not None
-        )
+        size = self._known.get(name) or SampleSize(rows, tokens, 0, False)
+        return self._as_written(spec, costs.rows_cost(size, fetched=declared.hub is not None))
+
+    def _as_written(self, spec: Spec, cost: Cost) -> Cost:
+        """The same with the disk that the files of a finished job take."""
+        found = counted_bytes(self.results / spec.output)
+        return cost if found is None else replace(cost, disk=found)
 
     def _benchmark_job(self, spec: Spec) -> Cost:
         declared, size = self._benchmarks[self._keys[spec.output]]
@@ -248,6 +251,19 @@ class Prices:
             for name, spec in self.plan.benchmarks.items()
         }
 
+    @cached_property
+    def _known(self) -> dict[str, SampleSize]:
+        """Datasets whose rows are counted, declared, or those of a local file."""
+        declared = self.plan.study.datasets
+        found = {
+            name: known_size(declared[name], self.results / spec.output) for name, spec in self.plan.datasets.items()
+        }
+        return {name: size for name, size in found.items() if size}
+
+    def _rows(self, sample: str) -> SampleSize:
+        declared = declared_size(self.plan.study, self.plan.matrix.samples, self._known, sample)
+        return counted_rows(self.results / self.plan.samples[sample].output, declared)
+
     def _model(self, base: str) -> ModelSize:
         if base not in self._models:
             manifest = self.results / self.plan.bases[base].output
@@ -256,7 +272,8 @@ class Prices:
 
     def _sample(self, name: str, tokens: Spec) -> SampleSize:
         if tokens.output not in self._sizes:
-            declared = declared_size(self.plan.study, self.plan.matrix.samples, name, tokens.identity["max_length"])
+            length = tokens.identity["max_length"]
+            declared = declared_size(self.plan.study, self.plan.matrix.samples, self._known, name, length)
             self._sizes[tokens.output] = sample_size(self.results / tokens.output, declared)
         return self._sizes[tokens.output]
 

@@ -1,23 +1,25 @@
 """Sizes that prices are made of: weights of a base, tokens of a sample, items of a benchmark; exact where known.
 
-The best source wins: what a finished job counted (its manifest), then what the study declares, then an assumption of
-throughput.yaml. Everything but the first makes a price an estimate.
+The best source wins: what a finished job counted (its manifest), then what the study declares or the size of a local
+file says, then an assumption of throughput.yaml. Everything but the first makes a price an estimate.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sft_atlas.micro.config import MicroBase
-from sft_atlas.study.load import read_yaml
+from sft_atlas.study.load import StudyError, read_yaml
 from sft_atlas.study.matrix import ExpandedSample
-from sft_atlas.study.model import Base, Benchmark, Study
+from sft_atlas.study.model import Base, Benchmark, Dataset, Study
 
 # formats whose items have choices that are letters or single words, and micro topics whose items have written choices
 LETTER_FORMATS = {"mmlu", "cmmlu", "hellaswag", "boolq"}
 CHOICE_TOPICS = {"facts_choice", "reading", "logic"}
+BYTES_PER_TOKEN = 4
 
 
 @cache
@@ -67,15 +69,29 @@ class BenchmarkSize:
 
 
 def model_size(base: Base, manifest: Path) -> ModelSize:
-    """Size of a base: of its configuration if it is micro, local or fetched already, else as declared."""
+    """Size of a base: of its configuration if it is micro, local or fetched already, else as declared.
+
+    Raises:
+        StudyError: its config.json is broken.
+    """
     if base.micro:
         return _of_micro(base.micro)
     for folder in (manifest.with_name("model"), Path(base.path) if base.path else None):
         if folder and (folder / "config.json").is_file():
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = _config(folder / "config.json")
             if "hidden_size" in config and "num_hidden_layers" in config:
                 return _of_config(config)
     return _of_parameters(base.parameters or throughput()["assumed"]["parameters"])
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read as JSON ({error}); copy the base's config.json there again") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: found {type(content).__name__}, expected the mapping of a model's configuration")
+    return content
 
 
 def _of_micro(micro: MicroBase) -> ModelSize:
@@ -121,17 +137,55 @@ def sample_size(manifest: Path, declared: SampleSize) -> SampleSize:
     return SampleSize(counted["rows"], counted["tokens"], counted["longest"], True) if counted else declared
 
 
-def declared_size(study: Study, samples: dict[str, ExpandedSample], name: str, length: int = 10**6) -> SampleSize:
+def known_size(dataset: Dataset, manifest: Path) -> SampleSize | None:
+    """Rows and tokens of a dataset: counted by its prepare job, else of the declaration or the local file's size.
+
+    None: nothing is known before it is fetched.
+    """
+    assumed, micro = throughput()["assumed"], dataset.micro
+    usual = dataset.expected_tokens or assumed["micro_tokens_per_row" if micro else "tokens_per_row"]
+    counted = _read(manifest)
+    if counted or micro:
+        rows = counted["rows"] if counted else micro.rows
+        return SampleSize(rows, rows * usual, 0, True)
+    if dataset.path and Path(dataset.path).is_file():
+        tokens = Path(dataset.path).stat().st_size / BYTES_PER_TOKEN
+        return SampleSize(tokens / usual, tokens, 0, False)
+    return None
+
+
+def counted_rows(manifest: Path, declared: SampleSize) -> SampleSize:
+    """The size of a sample with the rows that its prepare job counted, if it has finished."""
+    counted = _read(manifest)
+    if not counted:
+        return declared
+    return SampleSize(counted["rows"], declared.tokens / declared.rows * counted["rows"], declared.longest, True)
+
+
+def counted_bytes(manifest: Path) -> float | None:
+    """What the files of a finished job take on the disk."""
+    counted = _read(manifest)
+    return sum(file["size"] for file in counted["files"]) if counted else None
+
+
+def declared_size(
+    study: Study,
+    samples: dict[str, ExpandedSample],
+    known: Mapping[str, SampleSize],
+    name: str,
+    length: int = 10**6,
+) -> SampleSize:
     """Tokens of a sample by its declaration: rows × the datasets' `expected_tokens`, cut at `length`."""
     sample, assumed = samples[name], throughput()["assumed"]
     if sample.parts:
-        parts = [declared_size(study, samples, part, length) for part in sample.parts]
+        parts = [declared_size(study, samples, known, part, length) for part in sample.parts]
         return SampleSize(sum(part.rows for part in parts), sum(part.tokens for part in parts), length, False)
     rows = tokens = 0.0
     for dataset in sample.datasets:
-        declared = study.datasets[dataset]
-        available = declared.micro.rows if declared.micro else assumed["rows"]
-        drawn = sample.declared.size or available
+        declared, found = study.datasets[dataset], known.get(dataset)
+        drawn = sample.declared.size or (found.rows if found else assumed["rows"])
+        if found and found.exact:
+            drawn = min(drawn, found.rows)
         usual = assumed["micro_tokens_per_row" if declared.micro else "tokens_per_row"]
         rows += drawn
         tokens += drawn * min(declared.expected_tokens or usual, length)

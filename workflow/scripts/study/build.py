@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sft_atlas.files import read_json
 from sft_atlas.study.identity import STAGE_VERSIONS, fingerprint, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import ExpandedSample, Matrix, RunKey, select
@@ -81,11 +82,13 @@ def _benchmark_spec(name: str, declared: Benchmark) -> Spec:
         "examples": None,
     }
     if declared.shots_path:
-        identity["examples"] = {"content": _fingerprint(f"benchmarks.{name}.shots_path", declared.shots_path)}
+        identity["examples"] = _file_identity(f"benchmarks.{name}.shots_path", declared.shots_path)
     elif declared.shots_hub:
         identity["examples"] = {"hub": declared.shots_hub.model_dump()}
     sources = (*_sources(declared), *([declared.shots_path] if declared.shots_path else []))
-    return _manifest("benchmark", f"benchmarks/{name}", identity, sources=sources)
+    spec = _manifest("benchmark", f"benchmarks/{name}", identity, sources=sources)
+    # no part of what is prepared, but the job can tell whether there are as many worked examples
+    return replace(spec, labels={"shots": max(declared.shots)}) if any(declared.shots) else spec
 
 
 def _plan_base(plan: Plan, name: str, declared: Base) -> None:
@@ -202,6 +205,24 @@ def _plan_run(plan: Plan, key: RunKey) -> None:
         plan.release[key] = plan.add(_table("release", folder, identity, inputs, "json"))
 
 
+def check_examples(plan: Plan, results: Path) -> None:
+    """Refuse more worked examples than a benchmark has that is prepared already, before anything is trained.
+
+    Raises:
+        StudyError: names the benchmark and how many there are.
+    """
+    for name, spec in plan.benchmarks.items():
+        asked, manifest = max(plan.study.benchmarks[name].shots), results / spec.output
+        if asked and manifest.is_file():
+            # manifests of earlier versions do not say
+            found = read_json(manifest).get("worked_examples", asked)
+            if asked > found:
+                raise StudyError(
+                    f"{plan.name}: benchmarks.{name}.shots: found {asked}, but the benchmark has {found} worked "
+                    "examples that fit every item; lower it, or add examples to `shots_path` or `shots_hub`"
+                )
+
+
 def recipe_identity(recipe: Recipe) -> dict[str, Any]:
     """A recipe's scientific fields.
 
@@ -274,15 +295,23 @@ def _source_identity(where: str, declared: Base | Dataset | Benchmark) -> dict[s
         return {"micro": declared.micro.model_dump()}
     if declared.hub:
         return {"hub": declared.hub.model_dump()}
-    return {"content": _fingerprint(f"{where}.path", declared.path or "")}
+    path, where = declared.path or "", f"{where}.path"
+    return {"content": _fingerprint(where, path)} if isinstance(declared, Base) else _file_identity(where, path)
+
+
+def _file_identity(where: str, path: str) -> dict[str, Any]:
+    # rows are known as FILE:NUMBER and drawn by that: a renamed file gives other samples, so it is another source
+    return {"content": _fingerprint(where, path), "file": Path(path).name}
 
 
 def _fingerprint(where: str, path: str) -> str:
     try:
         return fingerprint(Path(path))
     except OSError as error:
+        # of a folder, the file in it that cannot be read
+        file = str(error.filename or path)
         raise StudyError(
-            f"{where}: {path!r} cannot be read ({error.strerror}); paths start at the working folder, {Path.cwd()}"
+            f"{where}: {file!r} cannot be read ({error.strerror}); paths start at the working folder, {Path.cwd()}"
         ) from None
 
 

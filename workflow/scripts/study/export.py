@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 from pydantic_core import PydanticUndefined
 
 from sft_atlas.study.config import Config
@@ -18,6 +18,17 @@ from sft_atlas.study.model import Recipe, Study
 from sft_atlas.study.table import TableStudy
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+class Extends(BaseModel):
+    """What a study file may hold beside the study itself: reading the file follows it (load.py)."""
+
+    extends: str | None = Field(
+        default=None,
+        description="A study in the same folder, by name: sections that this file does not have are that study's.",
+    )
+
+
 HEADER = """\
 # yaml-language-server: $schema=../workflow/schemas/study.schema.json
 # Every key a study may hold, with its meaning and its default: copy this file to studies/NAME.yaml and change it.
@@ -38,6 +49,7 @@ EXAMPLE: dict[str, Any] = {
 }
 # Examples of optional parts, shown commented out.
 SHOWN: dict[str, Any] = {
+    "extends": "my-other-study",
     "hub": {"id": "owner/name", "revision": "0123456789abcdef"},
     "path": "data/my-file.jsonl",
     "lora": {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"},
@@ -70,18 +82,22 @@ def generated() -> dict[Path, str]:
 
     # as files are written: reading one replaces grids by the recipes that they stand for
     recipes = (dict[str, Recipe | RecipeGrid], Study.model_fields["recipes"])
-    written = create_model("Study", __base__=Study, __doc__=Study.__doc__, recipes=recipes)
-    schemas = {"study": written, "table-study": TableStudy, "config": Config}
+    written = create_model("Study", __base__=(Study, Extends), __doc__=Study.__doc__, recipes=recipes)
+    models = {"study": written, "table-study": TableStudy, "config": Config}
+    schemas = {name: model.model_json_schema() for name, model in models.items()}
+    # a file that extends another study needs no section of its own
+    needed = schemas["study"].pop("required")
+    schemas["study"]["anyOf"] = [{"required": ["extends"]}, {"required": needed}]
     files = {
-        ROOT / "workflow/schemas" / f"{name}.schema.json": json.dumps(model.model_json_schema(), indent=1) + "\n"
-        for name, model in schemas.items()
+        ROOT / "workflow/schemas" / f"{name}.schema.json": json.dumps(schema, indent=1) + "\n"
+        for name, schema in schemas.items()
     }
     return files | {ROOT / "studies/template.yaml": template(), ROOT / "docs/tables.md": documentation()}
 
 
 def template() -> str:
     """The template study: valid as it stands, every key with its description."""
-    return HEADER + "\n" + "\n".join(_emit(Study, EXAMPLE, "")) + "\n"
+    return HEADER + "\n" + "\n".join([*_emit(Extends, {}, ""), *_emit(Study, EXAMPLE, "")]) + "\n"
 
 
 def _emit(model: type[BaseModel], values: dict[str, Any], indent: str) -> Iterator[str]:

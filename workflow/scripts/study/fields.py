@@ -1,6 +1,7 @@
 """Types that the sections of a study share, and checks of their values."""
 
 import re
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -15,6 +16,24 @@ def matching(pattern: str, expected: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def _plain(path: str) -> str:
+    """The same path without `./`, doubled and trailing slashes, as Snakemake compares paths."""
+    return str(PurePosixPath(re.sub("/+", "/", path)))
+
+
+def _home(path: str) -> str:
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        raise ValueError("~ stands for the home folder of no user; write the path in full") from None
+
+
+def data_file(*suffixes: str) -> AfterValidator:
+    """A validator of a local file's path by its suffix; braces would be wildcards in Snakemake's patterns."""
+    expected = f"a {', '.join(suffixes[:-1])} or {suffixes[-1]} file, and no braces in its path"
+    return matching(rf"[^{{}}\n]*({'|'.join(map(re.escape, suffixes))})", expected)
 
 
 def distinct(numbers: list[int]) -> list[int]:
@@ -32,12 +51,19 @@ Shots = Annotated[int, Field(ge=0, le=100)]
 Text = Annotated[str, Field(min_length=1)]
 HubId = Annotated[str, matching(r"[\w-][\w.-]*/[\w-][\w.-]*", "`owner/name`")]
 Revision = Annotated[str, matching(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", "a commit, tag or branch")]
-DataFile = Annotated[str, matching(r".*\.(jsonl|json|csv|parquet)", "a .jsonl, .json, .csv or .parquet file")]
+Plain = AfterValidator(_plain)
+DataFile = Annotated[str, data_file(".jsonl", ".json", ".csv", ".parquet"), Plain]
+ModelFolder = Annotated[str, matching(r"[^{}]+", "a folder, and no braces in its path"), Plain]
 # it stands in shell commands and in Snakemake's patterns
-Folder = Annotated[str, matching(r"[\w./+@:,=-]+", "a folder without spaces, quotes or braces")]
+Folder = Annotated[
+    str,
+    AfterValidator(_home),
+    matching(r"[\w./+@:,=-]+", "a folder without spaces, quotes or braces"),
+    Plain,
+]
 Selector = Annotated[
     list[str],
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | list[str]),
     Field(min_length=1),
 ]
 

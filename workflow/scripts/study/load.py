@@ -132,6 +132,9 @@ def load_study(path: Path) -> Study:
         for index, dataset in enumerate(benchmark.matches):
             if dataset not in study.datasets:
                 problems.append(f"benchmarks.{name}.matches[{index}]: {unknown('dataset', dataset, study.datasets)}")
+        original, others = benchmark.translation_of, study.benchmarks.keys() - {name}
+        if original is not None and original not in others:
+            problems.append(f"benchmarks.{name}.translation_of: {unknown('benchmark', original, others)}")
     if problems:
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     return study
@@ -253,6 +256,8 @@ def _expected(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping of keys", message)
     kind = "a mapping" if isinstance(found, dict) else "a list" if isinstance(found, list) else None
+    if problem["type"] == "too_short" and kind:
+        return f"expected at least one entry; found {kind} without any"
     if kind:
         return message if problem["type"] == "value_error" else f"{message}; found {kind}"
     return f"{message}; found {_shown(found)}"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sft_atlas.study.fields import Seed, Selector, Strict, Text
+from sft_atlas.study.fields import ModelFolder, Seed, Selector, Strict
 
 
 class Evaluation(Strict):
@@ -18,7 +18,7 @@ class Evaluation(Strict):
 class Embedding(Strict):
     """A local model that turns texts into vectors."""
 
-    path: Text = Field(description="A folder with config, tokenizer and safetensors, as transformers loads them.")
+    path: ModelFolder = Field(description="Folder with config, tokenizer and safetensors, as transformers loads them.")
     rows: int = Field(
         default=1000, ge=1, le=10**7, description="Rows drawn of each sample and benchmark; their mean is compared."
     )

@@ -15,6 +15,7 @@ from sft_atlas.study.fields import (
     Epoch,
     Epochs,
     HubId,
+    ModelFolder,
     Revision,
     Seed,
     Seeds,
@@ -60,7 +61,7 @@ class Base(Strict):
     """A pre-trained model: exactly one of `hub`, `path` and `micro`."""
 
     hub: Hub | None = Field(default=None, description="A snapshot on the hub.")
-    path: str | None = Field(default=None, description="A local folder with config, tokenizer and safetensors.")
+    path: ModelFolder | None = Field(default=None, description="A local folder with config, tokenizer and safetensors.")
     micro: MicroBase | None = Field(default=None, description="Pre-trained from scratch by the workflow.")
     family: str | None = Field(default=None, description="Label: model family.")
     language: str | None = Field(default=None, description="Label: main language.")

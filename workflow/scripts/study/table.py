@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from sft_atlas.analyse.options import AnalysisOptions
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.config import Config
-from sft_atlas.study.fields import Strict, Text, exactly_one, matching
+from sft_atlas.study.fields import Plain, Strict, Text, data_file, exactly_one, matching
 from sft_atlas.study.identity import sha256
 from sft_atlas.study.load import StudyError, load_study, read_yaml, study_path, unknown, validate
 from sft_atlas.study.matrix import Matrix, expand
@@ -18,7 +18,7 @@ from sft_atlas.study.model import Study
 from sft_atlas.study.plan import Plan, Spec
 
 Sha256 = Annotated[str, matching(r"[0-9a-f]{64}", "64 hex digits")]
-TableFile = Annotated[str, matching(r".*\.(csv|parquet)", "a .csv or .parquet file")]
+TableFile = Annotated[str, data_file(".csv", ".parquet"), Plain]
 TableUrl = Annotated[str, matching(r"https?://\S+\.(csv|parquet)", "the http(s) address of a .csv or .parquet file")]
 
 
