@@ -237,7 +237,7 @@ onstart:
         check_disk(workflow.dag.needrun_jobs())
     if workflow.is_main_process and not workflow.local_exec:
         # what runs in this process does so on the log-in node, and the scratch is one of compute nodes
-        os.environ["SFT_ATLAS_SCRATCH"] = ""
+        os.environ.update(SFT_ATLAS_SCRATCH="")
         check_retries(workflow.dag.needrun_jobs())
     if workflow.is_main_process and workflow.executor_plugin.name == "slurm":
         from sft_atlas.cluster.guard import GuardError, guard
