@@ -187,13 +187,27 @@ class Cluster:
         self._launch(f"slurmd-{node}", "slurmd", "-D", "-N", node)
 
     def kill_node(self, node: str) -> None:
-        """End a node as a power cut does: its daemon and all that its jobs run."""
-        self._kill(f"slurmd-{node}", signal.SIGKILL)
+        """End a node as a power cut does: its daemon and all that its jobs run.
+
+        What watches over a job (slurmstepd) goes first, else it would still report how the job ended.
+        """
+        own = {f"SLURM_CONF={self.configuration}".encode(), f"SLURMD_NODENAME={node}".encode()}
+        watching, working = set(), set()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                variables = (folder / "environ").read_bytes().split(b"\0")
-                if {f"SLURM_CONF={self.configuration}".encode(), f"SLURMD_NODENAME={node}".encode()} <= set(variables):
-                    os.kill(int(folder.name), signal.SIGKILL)
+                if own <= set((folder / "environ").read_bytes().split(b"\0")):
+                    working.add(int(folder.name))
+                    parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                    if Path(f"/proc/{parent}/cmdline").read_bytes().startswith(b"slurmstepd"):
+                        watching.add(int(parent))
+        self._kill_all(watching)
+        self._kill(f"slurmd-{node}", signal.SIGKILL)
+        self._kill_all(working)
+
+    def _kill_all(self, processes: set[int]) -> None:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     # processes
 

@@ -157,8 +157,10 @@ def test_a_controller_that_is_away_for_long_loses_nothing(project: Project) -> N
     project.until(project.running(), "both runs")
     project.cluster.kill_controller()
     project.until(lambda: "SLURM has not answered for long" in project.said(), "the plugin to give up", 90)
-    project.release()
     project.cluster.start_controller()
+    # jobs that end while nobody hears of it may be started again by SLURM, and then find everything done
+    project.until(lambda: set(project.started()) <= project.living().keys(), "the jobs to be known again")
+    project.release()
     assert project.finish(call) == 0
     assert len(project.started()) == RUNS
     project.assert_whole()
