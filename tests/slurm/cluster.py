@@ -172,13 +172,24 @@ class Cluster:
         """The node that a job runs on."""
         return self.ask("squeue", "-h", "-j", job, "-o", "%N")
 
+    def _start_times(self) -> list[str]:
+        return self.ask("squeue", "-h", "--states=RUNNING", "-o", "%S").split()
+
     def start_controller(self) -> None:
         """Start slurmctld and wait for its answer."""
         self._launch("slurmctld", "slurmctld", "-D")
         self._wait(lambda: self.run("scontrol", "ping", check=False).returncode == 0, "slurmctld")
 
     def kill_controller(self) -> None:
-        """End slurmctld at once."""
+        """End slurmctld at once, once it has written down the jobs that run: it does so every few seconds.
+
+        A job that is not written down is unknown to the next slurmctld, and its number is given to another.
+        """
+        began = [time.mktime(time.strptime(at, "%Y-%m-%dT%H:%M:%S")) for at in self._start_times()]
+        state = self.folder / "state/job_state"
+        # what begins and is written down within one second is not told apart, and not waited for longer
+        with contextlib.suppress(RuntimeError):
+            self._wait(lambda: state.stat().st_mtime > max(began, default=0) + 1, "slurmctld's state", 15.0)
         self._kill("slurmctld", signal.SIGKILL)
 
     def start_node(self, node: str) -> None:

@@ -158,7 +158,6 @@ def test_a_controller_that_is_away_for_long_loses_nothing(project: Project) -> N
     project.cluster.kill_controller()
     project.until(lambda: "SLURM has not answered for long" in project.said(), "the plugin to give up", 90)
     project.cluster.start_controller()
-    # jobs that end while nobody hears of it may be started again by SLURM, and then find everything done
     project.until(lambda: set(project.started()) <= project.living().keys(), "the jobs to be known again")
     project.release()
     assert project.finish(call) == 0
