@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from sft_atlas.files import read_json, whole, write_json, write_record
 from sft_atlas.stopping import StopRequest
 from sft_atlas.training.lease import Lease
-from sft_atlas.training.state import PREFIX, complete, discard
+from sft_atlas.training.state import PREFIX, complete, give_up
 from sft_atlas.training.trainer import Trainer, disk_is_full
 from sft_atlas.units import duration
 
@@ -112,8 +112,7 @@ class StateKeeper(TrainerCallback):
                 # on a network file system a full disk may be told only here
                 if not disk_is_full(error):
                     raise
-                discard(folder)
-                print(f"warning: {folder}: no space to save the state ({error}); the one before is kept", flush=True)
+                give_up(folder, error)
         now = time.monotonic()
         if self.interval:
             self.interval = max(self.interval, (now - self.began) / SAVING_SHARE)

@@ -57,6 +57,12 @@ def discard(state: Path) -> None:
     shutil.rmtree(state, ignore_errors=True)
 
 
+def give_up(state: Path, error: Exception) -> None:
+    """Say that a full disk has no place for a state, and delete the part of it that is there."""
+    discard(state)
+    print(f"warning: {state}: no space to save the state ({error}); the one before is kept", flush=True)
+
+
 def record_of(state: Path) -> Path:
     """The record that says that a state is complete."""
     return state.with_name(f"{state.name}.json")

@@ -3,7 +3,6 @@
 import errno
 import math
 import os
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sft_atlas.files import read_json
 from sft_atlas.training.sampler import StepSampler
-from sft_atlas.training.state import PREFIX
+from sft_atlas.training.state import PREFIX, give_up
 
 # A model that knows nothing has a loss of ln V; one that is surely wrong about nearly every token has left for good.
 EXPLODED = 2.0
@@ -95,9 +94,7 @@ class Trainer(SFTTrainer):
             # several processes save together: one that goes on alone would meet the others in the wrong place
             if not disk_is_full(error) or self.accelerator.num_processes > 1:
                 raise
-            state = Path(str(self.args.output_dir)) / f"{PREFIX}{self.state.global_step}"
-            shutil.rmtree(state, ignore_errors=True)
-            print(f"warning: {state}: no space to save the state ({error}); the one before is kept", flush=True)
+            give_up(Path(str(self.args.output_dir)) / f"{PREFIX}{self.state.global_step}", error)
 
 
 def disk_is_full(error: BaseException) -> bool:
