@@ -8,7 +8,7 @@ rule collect:
     input:
         job_inputs(COLLECT),
         code=code_of(
-            "workflow/scripts/collect.py", "workflow/scripts/imports/*.py", "workflow/scripts/analyse/tables.py"
+            "workflow/scripts/sft_atlas/collect.py", "workflow/scripts/sft_atlas/imports/*.py", "workflow/scripts/sft_atlas/analyse/tables.py"
         ),
     output:
         in_results(COLLECT),
@@ -30,7 +30,7 @@ rule collect:
 rule audit_scores:
     input:
         job_inputs(AUDIT),
-        code=code_of(*(f"workflow/scripts/analyse/{part}.py" for part in AUDIT_CODE)),
+        code=code_of(*(f"workflow/scripts/sft_atlas/analyse/{part}.py" for part in AUDIT_CODE)),
     output:
         report(
             in_results(AUDIT),
@@ -56,7 +56,7 @@ rule audit_scores:
 rule analyse:
     input:
         job_inputs(ANALYSE),
-        code=code_of("workflow/scripts/analyse/*.py"),
+        code=code_of("workflow/scripts/sft_atlas/analyse/*.py"),
     output:
         report(
             in_results(ANALYSE),
@@ -82,7 +82,7 @@ rule analyse:
 rule report:
     input:
         job_inputs(REPORT),
-        code=code_of("workflow/scripts/report/*.py", "workflow/report/*"),
+        code=code_of("workflow/scripts/sft_atlas/report/*.py", "workflow/report/*"),
     output:
         report(
             in_results(REPORT),

@@ -73,10 +73,10 @@ def test_a_missing_output(finished: Repository) -> None:
 
 
 def test_code_and_options_of_the_analysis(finished: Repository) -> None:
-    with (finished.folder / "workflow/scripts/report/figures.py").open("a") as file:
+    with (finished.folder / "workflow/scripts/sft_atlas/report/figures.py").open("a") as file:
         file.write("\n# another line\n")
     said = why(finished, "report")
-    assert "workflow/scripts/report/figures.py has changed: " in said
+    assert "workflow/scripts/sft_atlas/report/figures.py has changed: " in said
     assert "code file" in said
     finished.edit(STUDY, "title: trimmed micro study", "title: trimmed micro study\nanalyses: {seed: 7}")
     assert "options.seed: 0 -> 7" in why(finished, "analyse")

@@ -384,7 +384,7 @@ def test_a_job_of_several_runs_is_not_taken_over(queued: list[Job], monkeypatch:
 def test_a_node_is_not_avoided_for_a_job_that_was_asked_to_stop(
     ending: str, avoided: bool, folder: Path, queued: list[Job]
 ) -> None:
-    assert guard.STOPPED in (ROOT / "workflow/scripts/training/run.py").read_text()
+    assert guard.STOPPED in (ROOT / "workflow/scripts/sft_atlas/training/run.py").read_text()
     own = Guard(Executor(lambda name: False), PLUGIN, "project", lambda text: None)
     queued.append(in_queue("7", "rule_train_run_wildcards_x", "FAILED"))
     log = folder / "train.log"

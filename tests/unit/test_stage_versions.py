@@ -3,7 +3,7 @@
 A costly stage does not run again because its code was edited, only because its version was raised. So the source of
 each stage is recorded in stage_sources.json, without comments, docstrings and layout. When it differs, decide:
 
-- results change: raise the stage's number in STAGE_VERSIONS (workflow/scripts/study/identity.py), which retrains or
+- results change: raise the stage's number in STAGE_VERSIONS (workflow/scripts/sft_atlas/study/identity.py), which retrains or
   re-evaluates what follows in every study, and is an entry of the changelog;
 - results stay as they are: leave the number.
 
@@ -24,7 +24,7 @@ from sft_atlas.job import STAGES
 from sft_atlas.study.identity import STAGE_VERSIONS
 
 RECORD = Path(__file__).with_name("stage_sources.json")
-PACKAGE = Path(__file__).resolve().parents[2] / "workflow/scripts"
+PACKAGE = Path(__file__).resolve().parents[2] / "workflow/scripts/sft_atlas"
 NAME = "sft_atlas"
 # where files lie and how they are fetched and recorded changes no result
 NEUTRAL = {"files.py", "hub.py", "study/identity.py"}

@@ -93,7 +93,7 @@ def statements(facts: dict[str, Any], now: int) -> list[str]:
     estimated, jobs = facts["total"]["estimated"], facts["total"]["jobs"]
     lines.append(
         f"Prices of {estimated} of {jobs} jobs rest on estimated sizes (the study's expected_ and parameters fields, "
-        "or workflow/scripts/price/throughput.yaml), the others on counted ones; all of them on that table's speeds."
+        "or workflow/scripts/sft_atlas/price/throughput.yaml), the others on counted ones; all of them on that table's speeds."
     )
     for found in facts["corrections"]:
         lines.append(

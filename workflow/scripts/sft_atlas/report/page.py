@@ -32,7 +32,7 @@ FINDINGS = (
     "seeds",
 )
 """Figures whose sentences stand in the summary."""
-TEMPLATES = Path(__file__).resolve().parents[2] / "report"
+TEMPLATES = Path(__file__).resolve().parents[3] / "report"
 
 
 def build(tables: Path, study: Mapping[str, Any], versions: Mapping[str, Any], out: Path) -> None:

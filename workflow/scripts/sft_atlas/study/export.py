@@ -17,7 +17,7 @@ from sft_atlas.study.grid import RecipeGrid
 from sft_atlas.study.model import Recipe, Study
 from sft_atlas.study.table import TableStudy
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 class Extends(BaseModel):
