@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 from threadpoolctl import threadpool_limits
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.options import AnalysisOptions
-from sft_atlas.analyse.run import analyse, audit
+from sft_atlas.analysis import tables
 from sft_atlas.report.page import build
+from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 

@@ -91,8 +91,8 @@ def name_of(folder: Path) -> str:
 
 def published() -> tuple[int, float]:
     """Jobs of the published study that go through SLURM, and the mean seconds of one by the plan."""
-    from sft_atlas.price.prices import Prices
-    from sft_atlas.price.summary import priced
+    from sft_atlas.cost.estimates import Prices
+    from sft_atlas.cost.summary import priced
     from sft_atlas.study.load import load_config
     from sft_atlas.study.table import plan_study
 

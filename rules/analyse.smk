@@ -1,14 +1,14 @@
 # From results to findings: tables, their audit and analysis, and the report. Here, and only here, a change of code redoes work.
 COLLECT, AUDIT = "{name}/collect.json", "{name}/audit.json"
 ANALYSE, REPORT = "{name}/analyse.json", "{name}/report.html"
-AUDIT_CODE = ("audit*", "cells", "columns", "inputs", "outputs", "run", "statistics", "tables")
+AUDIT_CODE = ("audit*", "cells", "columns", "inputs", "outputs", "statistics", "tables")
 
 
 rule collect:
     input:
         job_inputs(COLLECT),
         code=code_of(
-            "workflow/scripts/sft_atlas/collect.py", "workflow/scripts/sft_atlas/imports/*.py", "workflow/scripts/sft_atlas/analyse/tables.py"
+            "workflow/scripts/sft_atlas/stages/collect/run.py", "workflow/scripts/sft_atlas/stages/import_scores/*.py", "workflow/scripts/sft_atlas/analysis/tables.py"
         ),
     output:
         in_results(COLLECT),
@@ -30,7 +30,7 @@ rule collect:
 rule audit_scores:
     input:
         job_inputs(AUDIT),
-        code=code_of(*(f"workflow/scripts/sft_atlas/analyse/{part}.py" for part in AUDIT_CODE)),
+        code=code_of(*(f"workflow/scripts/sft_atlas/analysis/{part}.py" for part in AUDIT_CODE)),
     output:
         report(
             in_results(AUDIT),
@@ -56,7 +56,7 @@ rule audit_scores:
 rule analyse:
     input:
         job_inputs(ANALYSE),
-        code=code_of("workflow/scripts/sft_atlas/analyse/*.py"),
+        code=code_of("workflow/scripts/sft_atlas/analysis/*.py", "workflow/scripts/sft_atlas/stages/analyse/*.py"),
     output:
         report(
             in_results(ANALYSE),
@@ -82,7 +82,7 @@ rule analyse:
 rule report:
     input:
         job_inputs(REPORT),
-        code=code_of("workflow/scripts/sft_atlas/report/*.py", "workflow/report/*"),
+        code=code_of("workflow/scripts/sft_atlas/report/*.py", "workflow/scripts/sft_atlas/report/templates/*"),
     output:
         report(
             in_results(REPORT),

@@ -9,8 +9,8 @@ from snakemake.exceptions import WorkflowError
 
 from sft_atlas.cluster import session
 from sft_atlas.files import free_bytes, read_json, write_json
-from sft_atlas.price.prices import Prices
-from sft_atlas.price.summary import disk_at_peak, priced, schedule, total
+from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.summary import disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import check_examples
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
@@ -18,7 +18,7 @@ from sft_atlas.study.load import StudyError, check_device, load_config, study_pa
 from sft_atlas.study.plan import Spec, leaves
 from sft_atlas.study.table import plan_study
 from sft_atlas.units import hours, size
-from sft_atlas.worker import share_imports, shares_imports
+from sft_atlas.runtime.worker import share_imports, shares_imports
 
 ROOT = Path(workflow.basedir)
 ENVIRONMENT = str(ROOT / "envs/sft-atlas.yaml")
@@ -89,7 +89,7 @@ def planned_jobs():
 @cache
 def price_spec():
     """The job that writes the plan's page; what it says is worked out only when the page is asked for."""
-    from sft_atlas.price.facts import facts
+    from sft_atlas.stages.estimate.facts import facts
 
     specs = planned_jobs()
     done = [spec.output for spec in specs if Path(in_results(spec.output)).exists()]

@@ -5,7 +5,7 @@ PRICE = "{name}/plan.html"
 rule price:
     input:
         job_inputs(PRICE),
-        code=code_of("workflow/scripts/sft_atlas/price/*"),
+        code=code_of("workflow/scripts/sft_atlas/stages/estimate/*"),
     output:
         page=in_results(PRICE),
         text=in_results("{name}/plan.txt"),

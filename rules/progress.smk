@@ -4,7 +4,7 @@ import logging
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from sft_atlas.progress import Outlook, Progress
+from sft_atlas.runtime.progress import Outlook, Progress
 
 
 class StageProgress(logging.Handler):

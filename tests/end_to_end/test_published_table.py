@@ -6,7 +6,7 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from sft_atlas.analyse import tables
+from sft_atlas.analysis import tables
 from tests.conftest import SHARED, Repository
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sft_atlas.analyse import tables
+from sft_atlas.analysis import tables
 from tests.conftest import ENVIRONMENT, Repository
 
 
@@ -174,7 +174,7 @@ def test_a_model_without_likelihoods_is_listed_and_not_on_the_map(finished: Repo
 
 
 def test_cells_are_listed(finished_run: Repository) -> None:
-    command = [sys.executable, "-m", "sft_atlas.cli", "cells", "--study", finished_run.study]
+    command = [sys.executable, "-m", "sft_atlas.commands.cli", "cells", "--study", finished_run.study]
     done = subprocess.run(command, cwd=finished_run.folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     header, *rows = [line.split("\t") for line in done.stdout.splitlines()]
     cells = [dict(zip(header, row, strict=True)) for row in rows]

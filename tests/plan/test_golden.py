@@ -40,7 +40,10 @@ def test_no_identity_has_moved(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(ROOT)
     recorded = (GOLDEN / f"{name}.tsv").read_text().splitlines()
     now = frozen(STUDIES[name])
-    gone, come = [line for line in recorded if line not in set(now)], [line for line in now if line not in set(recorded)]
+    gone, come = (
+        [line for line in recorded if line not in set(now)],
+        [line for line in now if line not in set(recorded)],
+    )
     if gone or come:
         shown = "\n".join([*(f"- {line}" for line in gone[:8]), *(f"+ {line}" for line in come[:8])])
         pytest.fail(f"{name}: {len(gone)} lines are gone, {len(come)} are new.\n{shown}\n{__doc__}", pytrace=False)

@@ -90,7 +90,7 @@ def test_every_study_plans(study: str) -> None:
 def test_planning_imports_nothing_heavy() -> None:
     code = (
         "import sys, sft_atlas.study.load, sft_atlas.study.matrix, sft_atlas.study.plan, sft_atlas.study.table\n"
-        "import sft_atlas.files, sft_atlas.progress, sft_atlas.price.facts\n"
+        "import sft_atlas.files, sft_atlas.runtime.progress, sft_atlas.stages.estimate.facts\n"
         "heavy = {'torch', 'polars', 'transformers', 'datasets', 'trl', 'peft', 'lm_eval', 'pandas', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -116,7 +116,7 @@ def test_the_text_of_costly_jobs_is_not_edited_lightly() -> None:
 
 def test_a_reader_that_has_read_enough_is_no_error() -> None:
     """`sft-atlas cells | head -1`, of a study whose cells fill more than a pipe."""
-    command = [sys.executable, "-m", "sft_atlas.cli", "cells", "--study", "massive-sft"]
+    command = [sys.executable, "-m", "sft_atlas.commands.cli", "cells", "--study", "massive-sft"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as cells:
         assert cells.stdout and cells.stderr
         assert cells.stdout.readline().startswith(b"base\t")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from sft_atlas.price.run import SCHEMA
+from sft_atlas.stages.estimate.run import SCHEMA
 from tests.conftest import Repository
 
 Project = Callable[[str], Repository]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_atlas.prune import delete
+from sft_atlas.commands.prune import delete
 from tests.conftest import ENVIRONMENT, Repository
 from tests.unit.helpers import snapshot
 
@@ -16,7 +16,7 @@ STUDY = "tests/studies/trimmed.yaml"
 
 def prune(repository: Repository, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Prune in a project whose only study files are those a test has put into studies/."""
-    command = [sys.executable, "-m", "sft_atlas.cli", "prune", *arguments]
+    command = [sys.executable, "-m", "sft_atlas.commands.cli", "prune", *arguments]
     return subprocess.run(command, cwd=repository.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 

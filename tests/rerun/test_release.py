@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from sft_atlas.data.sources import DataError
-from sft_atlas.deltas import decode, encode
+from sft_atlas.models.deltas import decode, encode
 from tests.conftest import Repository
 
 STUDY = "tests/studies/trimmed.yaml"

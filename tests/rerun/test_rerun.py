@@ -56,8 +56,8 @@ def test_what_means_the_same_redoes_nothing(finished: Repository, old: str, new:
 
 
 def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
-    for module in ("training/run", "evaluate", "weights", "tokenise", "perplexity", "likelihoods", "bases"):
-        with (finished.folder / f"workflow/scripts/sft_atlas/{module}.py").open("a") as file:
+    for module in ("train", "evaluate", "weights", "tokens", "perplexity", "likelihoods", "base"):
+        with (finished.folder / f"workflow/scripts/sft_atlas/stages/{module}/run.py").open("a") as file:
             file.write("\n# another line\n")
     assert nothing(finished.plan())
 
@@ -124,10 +124,10 @@ def test_a_change_redoes_just_what_hangs_on_it(
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("workflow/scripts/sft_atlas/analyse/correlations.py", {"analyse": 1, "report": 1}),
-        ("workflow/scripts/sft_atlas/analyse/audit.py", {"audit_scores": 1, "analyse": 1, "report": 1}),
+        ("workflow/scripts/sft_atlas/analysis/correlations.py", {"analyse": 1, "report": 1}),
+        ("workflow/scripts/sft_atlas/analysis/audit.py", {"audit_scores": 1, "analyse": 1, "report": 1}),
         ("workflow/scripts/sft_atlas/report/figures.py", {"report": 1}),
-        ("workflow/scripts/sft_atlas/collect.py", AGAIN),
+        ("workflow/scripts/sft_atlas/stages/collect/run.py", AGAIN),
     ],
 )
 def test_code_of_the_analysis_redoes_the_analysis(finished: Repository, file: str, expected: dict[str, int]) -> None:

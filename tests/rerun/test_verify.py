@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from sft_atlas.commands.verify import Report, verify
 from sft_atlas.files import write_json, write_record
 from sft_atlas.study.identity import spec_file, spec_hash
 from sft_atlas.study.load import StudyError
-from sft_atlas.verify import Report, verify
 from tests.conftest import ENVIRONMENT, Repository
 from tests.unit.helpers import content
 
@@ -171,7 +171,7 @@ def test_what_a_link_leads_to_is_compared(tmp_path: Path) -> None:
 
 def test_the_command_looks_where_it_is_told_and_its_status_says_what_it_found(finished: Repository) -> None:
     def command(*paths: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "sft_atlas.cli", "verify", *paths]
+        line = [sys.executable, "-m", "sft_atlas.commands.cli", "verify", *paths]
         return subprocess.run(line, cwd=finished.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
     run = next((finished.folder / "results").glob(RUN)).relative_to(finished.folder)
@@ -209,7 +209,7 @@ def test_long_work_says_where_it_is(
     write_record(tmp_path / "manifest.json", {"spec": "x"}, [tmp_path / "rows"])
     verify([tmp_path])
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("sft_atlas.verify.PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr("sft_atlas.commands.verify.PROGRESS_SECONDS", -1.0)
     verify([tmp_path])
     assert f"verify: 1 files (0.000 GB), 1 records, 0 specs, 0 problems; now at {tmp_path / 'rows'}" in (
         capsys.readouterr().err
@@ -217,7 +217,7 @@ def test_long_work_says_where_it_is(
 
 
 def test_what_lies_elsewhere_is_not_the_studys_to_judge(finished: Repository, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sft_atlas.cli", "verify", str(tmp_path)]
+    command = [sys.executable, "-m", "sft_atlas.commands.cli", "verify", str(tmp_path)]
     done = subprocess.run(
         command, cwd=finished.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
     )

@@ -12,7 +12,7 @@ STUDY = "tests/studies/trimmed.yaml"
 
 def why(repository: Repository, target: str) -> str:
     """What the command prints."""
-    command = [sys.executable, "-m", "sft_atlas.cli", "why", target, "--study", STUDY]
+    command = [sys.executable, "-m", "sft_atlas.commands.cli", "why", target, "--study", STUDY]
     done = subprocess.run(
         command, cwd=repository.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
     )
@@ -22,7 +22,7 @@ def why(repository: Repository, target: str) -> str:
 
 def target_of(repository: Repository, kind: str, recipe: str = "lora") -> str:
     """The path of a run's file as the study plans it now."""
-    command = [sys.executable, "-m", "sft_atlas.cli", "cells", "--study", STUDY]
+    command = [sys.executable, "-m", "sft_atlas.commands.cli", "cells", "--study", STUDY]
     cells = subprocess.run(command, cwd=repository.folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     scores = next(line.split("\t")[-1] for line in cells.stdout.splitlines() if f"\t{recipe}\t" in line)
     if kind == "scores":
@@ -89,7 +89,7 @@ def test_an_input_that_has_changed(finished: Repository) -> None:
 
 
 def test_a_target_that_the_study_does_not_make(finished: Repository) -> None:
-    command = [sys.executable, "-m", "sft_atlas.cli", "why", "results/nothing.json", "--study", STUDY]
+    command = [sys.executable, "-m", "sft_atlas.commands.cli", "why", "results/nothing.json", "--study", STUDY]
     done = subprocess.run(command, cwd=finished.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: results/nothing.json: belongs to no cell of the study; `sft-atlas cells` lists them\n"

@@ -99,7 +99,7 @@ class Project:
 
     def command(self, *arguments: str) -> str:
         """What an `sft-atlas` subcommand prints, with its errors."""
-        command = [sys.executable, "-m", "sft_atlas.cli", *arguments, "--study", self.study]
+        command = [sys.executable, "-m", "sft_atlas.commands.cli", *arguments, "--study", self.study]
         environment = self.environment()
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr

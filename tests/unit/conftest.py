@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from sft_atlas.data.prompt import prompt
 from sft_atlas.files import write_record
 from sft_atlas.micro.tokenizer import train_tokenizer
-from sft_atlas.prompt import prompt
 from sft_atlas.study.model import Template
 
 BASE = "bases/tiny-00000000/manifest.json"

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.columns import CELL, MEASURE
+from sft_atlas.analysis import tables
+from sft_atlas.analysis.columns import CELL, MEASURE
 
 KEY = [*CELL, *(column.name for column in MEASURE)]
 ITEMS = {"gsm8k": 1319, "boolq": 3270, "nq": 3610, "hellaswag": 4000, "math": 5000, "drop": 2500, "code": 164}

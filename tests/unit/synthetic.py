@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from sft_atlas.analyse import tables
+from sft_atlas.analysis import tables
 
 BASES = ("olmo", "llama", "mistral", "gemma", "qwen", "yi", "swallow", "sarashina", "llm-jp", "breeze", "falcon", "phi")
 DATASETS = (

@@ -7,15 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.cells import final_gains, nominal_sizes
-from sft_atlas.analyse.correlations import correlations
-from sft_atlas.analyse.effects import effects
-from sft_atlas.analyse.factors import methods, seeds
-from sft_atlas.analyse.layers import layer_correlations
-from sft_atlas.analyse.options import AnalysisOptions
-from sft_atlas.analyse.run import analyse
-from sft_atlas.analyse.statistics import Bootstrap
+from sft_atlas.analysis import tables
+from sft_atlas.analysis.cells import final_gains, nominal_sizes
+from sft_atlas.analysis.correlations import correlations
+from sft_atlas.analysis.effects import effects
+from sft_atlas.analysis.factors import methods, seeds
+from sft_atlas.analysis.layers import layer_correlations
+from sft_atlas.analysis.statistics import Bootstrap
+from sft_atlas.stages.analyse.run import analyse
+from sft_atlas.study.analyses import AnalysisOptions
 from tests.unit.synthetic import Study, tables_of
 
 OPTIONS = AnalysisOptions(bootstrap_draws=1000, permutations=1000)

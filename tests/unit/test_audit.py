@@ -5,8 +5,8 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.audit import audit, without_suspects
+from sft_atlas.analysis import tables
+from sft_atlas.analysis.audit import audit, without_suspects
 from tests.conftest import ROOT, SHARED
 from tests.unit.published import KEY, LABELS, Table, clean, copied, plant
 
@@ -153,7 +153,7 @@ def test_suspects_name_just_the_planted_cells(scores: pl.DataFrame) -> None:
 
 
 def test_gains_of_a_suspect_base_are_left_out_too(scores: pl.DataFrame) -> None:
-    from sft_atlas.imports.run import gains_of
+    from sft_atlas.stages.import_scores.run import gains_of
 
     faulty = copied(scores, _cell(None, None, 0, "base0"), _cell(None, None, 0, "base3"))
     _, suspects = _audit(faulty)
@@ -166,7 +166,7 @@ def test_gains_of_a_suspect_base_are_left_out_too(scores: pl.DataFrame) -> None:
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, pl.DataFrame]:
     if not PUBLISHED.exists():
         pytest.skip("the released table is not here: ../shared/published is absent")
-    from sft_atlas.imports.run import import_table
+    from sft_atlas.stages.import_scores.run import import_table
     from sft_atlas.study.table import plan_study
 
     path = tmp_path_factory.mktemp("study") / "published-table.yaml"

@@ -7,11 +7,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_atlas.data import benchmarks
-from sft_atlas.data.benchmarks import LAYOUTS, Item, boxed
 from sft_atlas.data.sources import DataError
-from sft_atlas.evaluate import COMPARISONS, extract
 from sft_atlas.files import read_json
+from sft_atlas.stages.benchmark import run as benchmarks
+from sft_atlas.stages.benchmark.run import LAYOUTS, Item, boxed
+from sft_atlas.stages.evaluate.run import COMPARISONS, extract
 from tests.unit.helpers import content
 
 HELLASWAG = {"ctx": "He sits", "endings": ["down.", "up."], "label": "1"}

@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.claims import CLAIMS
-from sft_atlas.analyse.decisions import Found
-from sft_atlas.analyse.options import AnalysisOptions
-from sft_atlas.analyse.run import analyse, audit
-from sft_atlas.analyse.statistics import Interval
+from sft_atlas.analysis import tables
+from sft_atlas.analysis.claims import CLAIMS
+from sft_atlas.analysis.decisions import Found
+from sft_atlas.analysis.statistics import Interval
+from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.study.analyses import AnalysisOptions
 from tests.unit.synthetic import Study, tables_of
 
 OPTIONS = AnalysisOptions(bootstrap_draws=500, permutations=500)

@@ -19,7 +19,7 @@ from sft_atlas.cluster.guard import NEVER, Guard, gres
 from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import Job, name_of, seconds
 from sft_atlas.cluster.status import status_lines
-from sft_atlas.price.prices import Prices
+from sft_atlas.cost.estimates import Prices
 from sft_atlas.study.plan import Plan, Spec
 from sft_atlas.study.table import plan_study
 
@@ -384,7 +384,7 @@ def test_a_job_of_several_runs_is_not_taken_over(queued: list[Job], monkeypatch:
 def test_a_node_is_not_avoided_for_a_job_that_was_asked_to_stop(
     ending: str, avoided: bool, folder: Path, queued: list[Job]
 ) -> None:
-    assert guard.STOPPED in (ROOT / "workflow/scripts/sft_atlas/training/run.py").read_text()
+    assert guard.STOPPED in (ROOT / "workflow/scripts/sft_atlas/stages/train/run.py").read_text()
     own = Guard(Executor(lambda name: False), PLUGIN, "project", lambda text: None)
     queued.append(in_queue("7", "rule_train_run_wildcards_x", "FAILED"))
     log = folder / "train.log"

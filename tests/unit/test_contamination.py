@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sft_atlas.contamination import overlaps
-from sft_atlas.data.benchmarks import LAYOUTS
 from sft_atlas.data.formats import Options, normalise
 from sft_atlas.data.sources import read_rows
+from sft_atlas.stages.benchmark.run import LAYOUTS
+from sft_atlas.stages.contamination.run import overlaps
 
 QUESTION = "A farmer has twelve red hens and sells five of them to a neighbour. How many hens does the farmer keep?"
 

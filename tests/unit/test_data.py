@@ -10,12 +10,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_atlas.data import datasets, samples
-from sft_atlas.data.datasets import clean
 from sft_atlas.data.formats import FORMATS, Example, Options, normalise
-from sft_atlas.data.samples import draw_rows
 from sft_atlas.data.sources import DataError, read_rows
 from sft_atlas.files import read_json
+from sft_atlas.stages.dataset import run as datasets
+from sft_atlas.stages.dataset.run import clean
+from sft_atlas.stages.sample import run as samples
+from sft_atlas.stages.sample.run import draw_rows
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, stand_in
 

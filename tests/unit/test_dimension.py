@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import optimize, special
 
-from sft_atlas.dimension import gride, intrinsic_dimension, ratios
+from sft_atlas.stages.likelihoods.dimension import gride, intrinsic_dimension, ratios
 
 
 def log_ratios(d: float, k: int, n: int, seed: int = 0) -> np.ndarray:

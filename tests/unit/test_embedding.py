@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
-from sft_atlas import embedding
-from sft_atlas.collect import cosine
+from sft_atlas.cost.estimates import Prices
 from sft_atlas.data.sources import DataError
-from sft_atlas.embedding import embed, read_texts
-from sft_atlas.price.prices import Prices
+from sft_atlas.stages.collect.run import cosine
+from sft_atlas.stages.embedding import run as embedding
+from sft_atlas.stages.embedding.run import embed, read_texts
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, plan_of, stand_in, write_study

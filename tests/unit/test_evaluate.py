@@ -10,14 +10,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sft_atlas import collect, evaluate
-from sft_atlas.checkpoint import load_checkpoint
-from sft_atlas.data.benchmarks import SCHEMA as ITEMS
+from sft_atlas.data.prompt import completion, prompt
 from sft_atlas.data.sources import DataError
-from sft_atlas.device import load_model, prepare
-from sft_atlas.evaluate import ITEM_SCHEMA, SCHEMA, build_task
 from sft_atlas.files import write_record
-from sft_atlas.prompt import completion, prompt
+from sft_atlas.models.checkpoint import load_checkpoint
+from sft_atlas.models.device import load_model, prepare
+from sft_atlas.stages.benchmark.run import SCHEMA as ITEMS
+from sft_atlas.stages.collect import run as collect
+from sft_atlas.stages.evaluate import run as evaluate
+from sft_atlas.stages.evaluate.run import ITEM_SCHEMA, SCHEMA, build_task
 from sft_atlas.study.model import Evaluation, Template
 from tests.unit.helpers import content, snapshot, stand_in
 

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_atlas import job, worker
+from sft_atlas import job
 from sft_atlas.files import (
     describe,
     intact,
@@ -28,6 +28,7 @@ from sft_atlas.files import (
     write_record,
     write_table,
 )
+from sft_atlas.runtime import worker
 from sft_atlas.study.identity import spec_file
 from tests.unit.helpers import content
 
@@ -167,7 +168,7 @@ def test_a_piece_of_something_else_is_refused(made_from: dict[str, Any], piece: 
 STAGE = '''
 import os, sys, time
 from pathlib import Path
-from sft_atlas.stopping import StoppedError, stop_request
+from sft_atlas.runtime.stopping import StoppedError, stop_request
 
 Path(os.environ["IMPORTED"], str(os.getpid())).touch()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sft_atlas.data import datasets, samples
+from sft_atlas.stages.dataset import run as datasets
+from sft_atlas.stages.sample import run as samples
 from sft_atlas.study import identity
 from sft_atlas.study.identity import canonical, digest, fingerprint, sha256
 from sft_atlas.study.load import StudyError

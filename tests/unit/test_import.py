@@ -9,13 +9,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.options import AnalysisOptions
-from sft_atlas.analyse.run import analyse, audit
+from sft_atlas.analysis import tables
 from sft_atlas.files import read_json
-from sft_atlas.imports import released
-from sft_atlas.imports.released import TableFormatError
-from sft_atlas.imports.run import fetch, import_table, run
+from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.stages.import_scores import released
+from sft_atlas.stages.import_scores.released import TableFormatError
+from sft_atlas.stages.import_scores.run import fetch, import_table, run
+from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.identity import sha256
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.table import TablePlan, plan_study

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from sft_atlas import likelihoods
-from sft_atlas.collect import likelihoods as table_of
-from sft_atlas.device import load_model, prepare
-from sft_atlas.likelihoods import draw_texts, forward
-from sft_atlas.prompt import prompt
+from sft_atlas.data.prompt import prompt
+from sft_atlas.models.device import load_model, prepare
+from sft_atlas.stages.collect.run import likelihoods as table_of
+from sft_atlas.stages.likelihoods import run as likelihoods
+from sft_atlas.stages.likelihoods.run import draw_texts, forward
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, snapshot, stand_in
 

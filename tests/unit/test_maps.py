@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 from sklearn.manifold import trustworthiness
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.dimensions import dimension_changes
-from sft_atlas.analyse.maps import LIKELIHOODS, SCORES, best_map, centred, likelihood_map, tsne
-from sft_atlas.analyse.statistics import Bootstrap
+from sft_atlas.analysis import tables
+from sft_atlas.analysis.dimensions import dimension_changes
+from sft_atlas.analysis.maps import LIKELIHOODS, SCORES, best_map, centred, likelihood_map, tsne
+from sft_atlas.analysis.statistics import Bootstrap
 from tests.unit.synthetic import Study, tables_of
 
 STUDY = Study(bases=3, datasets=5, benchmarks=2, sizes=(300,), seeds=(0,), mixture=False)
@@ -69,7 +69,7 @@ def test_neighbours_on_the_map_are_neighbours(frames: dict[str, pl.DataFrame], p
 
 DIGEST = """
 import hashlib
-from sft_atlas.analyse.maps import likelihood_map
+from sft_atlas.analysis.maps import likelihood_map
 from tests.unit.test_maps import STUDY, tables_of
 frames = tables_of(STUDY)
 print(hashlib.sha256(likelihood_map(frames["likelihoods"], frames["dimensions"]).write_csv().encode()).hexdigest())

@@ -12,11 +12,11 @@ from statistics import median
 import pytest
 from safetensors import safe_open
 
+from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.formulas import Cost
+from sft_atlas.cost.sizes import model_size
+from sft_atlas.cost.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
 from sft_atlas.files import write_json
-from sft_atlas.price.costs import Cost
-from sft_atlas.price.prices import Prices
-from sft_atlas.price.sizes import model_size
-from sft_atlas.price.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, load_study

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sft_atlas import progress
-from sft_atlas.progress import Outlook, Progress
+from sft_atlas.runtime import progress
+from sft_atlas.runtime.progress import Outlook, Progress
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.cells import final_gains, free_effects, over_seeds
-from sft_atlas.analyse.correlations import correlations
-from sft_atlas.analyse.interactions import agreement, benchmarks, cube, pca, similarity, variance, variance_shares
-from sft_atlas.analyse.maps import model_map
-from sft_atlas.analyse.options import AnalysisOptions
-from sft_atlas.analyse.prediction import (
+from sft_atlas.analysis import tables
+from sft_atlas.analysis.cells import final_gains, free_effects, over_seeds
+from sft_atlas.analysis.correlations import correlations
+from sft_atlas.analysis.interactions import agreement, benchmarks, cube, pca, similarity, variance, variance_shares
+from sft_atlas.analysis.maps import model_map
+from sft_atlas.analysis.prediction import (
     EMBEDDED,
     FEATURES,
     MODELS,
@@ -26,8 +25,9 @@ from sft_atlas.analyse.prediction import (
     recommend,
     ridge,
 )
-from sft_atlas.analyse.statistics import Bootstrap, components, disattenuated, jackknife, partial, reliability
-from sft_atlas.analyse.training import crosslingual, epochs, leave_one_out
+from sft_atlas.analysis.statistics import Bootstrap, components, disattenuated, jackknife, partial, reliability
+from sft_atlas.analysis.training import crosslingual, epochs, leave_one_out
+from sft_atlas.study.analyses import AnalysisOptions
 from tests.unit.synthetic import Study, tables_of
 
 EXACT = 1e-9

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sft_atlas import local_models, scratch
+from sft_atlas.models import local_models
+from sft_atlas.runtime import scratch
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_temporary_files_and_caches_go_to_it_and_go_with_the_job(disk: Path, mon
 def test_what_a_killed_job_left_the_next_one_removes(disk: Path) -> None:
     code = "; ".join(
         [
-            "import os, sft_atlas.scratch as scratch",
+            "import os, sft_atlas.runtime.scratch as scratch",
             "place = scratch.own_scratch()",
             "print(place.__enter__(), flush=True)",
             "os.kill(os.getpid(), 9)",

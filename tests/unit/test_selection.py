@@ -6,11 +6,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.options import AnalysisOptions
-from sft_atlas.analyse.run import analyse
-from sft_atlas.analyse.selection import selection
+from sft_atlas.analysis import tables
+from sft_atlas.analysis.selection import selection
 from sft_atlas.report.page import build
+from sft_atlas.stages.analyse.run import analyse
+from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.grid import search_facts
 from sft_atlas.study.load import StudyError, load_study
 from tests.unit.helpers import STUDY, matrix_of, write_study

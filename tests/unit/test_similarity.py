@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sft_atlas import similarity
-from sft_atlas.similarity import containment, ngrams
+from sft_atlas.stages.similarity import run as similarity
+from sft_atlas.stages.similarity.run import containment, ngrams
 from tests.unit.helpers import content, stand_in
 
 

@@ -68,7 +68,7 @@ def imports(source: str, inside_functions: bool) -> Iterator[str]:
 
 
 def file_of(module: str) -> str:
-    """`sft_atlas.data.samples` → `data/samples.py`."""
+    """`sft_atlas.stages.sample.run` → `data/samples.py`."""
     return "/".join(module.split(".")[1:]) + ".py"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sft_atlas.analyse.statistics import (
+from sft_atlas.analysis.statistics import (
     Bootstrap,
     benjamini_hochberg,
     codes,

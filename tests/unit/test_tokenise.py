@@ -12,15 +12,15 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from sft_atlas import tokenise
+from sft_atlas.data.prompt import completion, prompt
 from sft_atlas.data.sources import DataError
-from sft_atlas.device import load_model, prepare
-from sft_atlas.evaluate import build_task
 from sft_atlas.files import read_json, write_record
 from sft_atlas.micro.tokenizer import END
-from sft_atlas.prompt import completion, prompt
+from sft_atlas.models.device import load_model, prepare
+from sft_atlas.stages.evaluate.run import build_task
+from sft_atlas.stages.tokens import run as tokenise
+from sft_atlas.stages.tokens.run import IGNORED, audit, load_tokenizer, measure
 from sft_atlas.study.model import Template
-from sft_atlas.tokenise import IGNORED, audit, load_tokenizer, measure
 from tests.unit.helpers import content, stand_in
 
 TEMPLATE = Template().model_dump()

@@ -14,15 +14,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from sft_atlas import release
-from sft_atlas.checkpoint import load_checkpoint
 from sft_atlas.files import read_json, write_json
+from sft_atlas.models.checkpoint import load_checkpoint
+from sft_atlas.stages.release import run as release
+from sft_atlas.stages.tokens.run import IGNORED
+from sft_atlas.stages.tokens.run import SCHEMA as TOKENS
+from sft_atlas.stages.train import run as train
 from sft_atlas.study.build import recipe_identity
 from sft_atlas.study.identity import digest
 from sft_atlas.study.model import Recipe
-from sft_atlas.tokenise import IGNORED
-from sft_atlas.tokenise import SCHEMA as TOKENS
-from sft_atlas.training import run as train
 from sft_atlas.training.trainer import trainer_arguments
 from tests.unit.helpers import content, snapshot, stand_in
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from sft_atlas.device import load_model
-from sft_atlas.tokenise import IGNORED, SCHEMA, load_tokenizer
-from sft_atlas.training import run
+from sft_atlas.models.device import load_model
+from sft_atlas.stages.tokens.run import IGNORED, SCHEMA, load_tokenizer
+from sft_atlas.stages.train import run
 from sft_atlas.training.batches import sequences
 from sft_atlas.training.sampler import StepSampler, splits_for
 from tests.unit.test_train import Bench, place_tokens, recipe, train_spec

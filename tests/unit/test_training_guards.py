@@ -17,8 +17,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas.files import read_json, write_json
-from sft_atlas.stopping import StoppedError, StopRequest
-from sft_atlas.training import fit, run
+from sft_atlas.runtime.stopping import StoppedError, StopRequest
+from sft_atlas.stages.train import run
+from sft_atlas.training import fit
 from sft_atlas.training.callbacks import StateKeeper
 from sft_atlas.training.memory import state_bytes
 from sft_atlas.training.trainer import DivergedError, Trainer, disk_is_full

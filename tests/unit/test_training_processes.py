@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from sft_atlas.stopping import StoppedError
-from sft_atlas.training import run
+from sft_atlas.runtime.stopping import StoppedError
+from sft_atlas.stages.train import run
 from tests.unit.test_train import Bench, contents, place_tokens, train_spec
 
 TWO = {"SFT_ATLAS_PROCESSES": "2", "SFT_ATLAS_DEVICE": "cpu"}

@@ -16,7 +16,7 @@ from tests.unit.test_train import Bench, contents, place_tokens, train_spec
 
 # The libraries are imported once, in the process that the others are forks of.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["sft_atlas.training.run", "tests.unit.test_training_resume"])
+PROCESSES.set_forkserver_preload(["sft_atlas.stages.train.run", "tests.unit.test_training_resume"])
 
 KINDS: dict[str, dict[str, Any]] = {
     "full, constant": {"method": "full", "schedule": "constant"},
@@ -34,8 +34,8 @@ MOMENTS = {
     "while an epoch is written": ("sft_atlas.training.callbacks.save", "after"),
     "before an epoch is recorded": ("sft_atlas.training.callbacks.write_record", "before"),
     "between two epochs": ("sft_atlas.training.callbacks.write_record", "after"),
-    "before the log is recorded": ("sft_atlas.training.run.write_record", "before"),
-    "before the manifest is written": ("sft_atlas.training.run.write_json", "before"),
+    "before the log is recorded": ("sft_atlas.stages.train.run.write_record", "before"),
+    "before the manifest is written": ("sft_atlas.stages.train.run.write_json", "before"),
 }
 
 
@@ -44,7 +44,7 @@ def attempt(spec: dict[str, Any], root: Path, settings: dict[str, str], moment: 
     os.environ.update(settings)
     if moment:
         _kill_at(*moment)
-    from sft_atlas.training import run
+    from sft_atlas.stages.train import run
 
     run.run(spec, root)
 

@@ -20,33 +20,33 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import cpu_seconds, read_json, write_json
-from sft_atlas.scratch import own_scratch
-from sft_atlas.stopping import StoppedError
+from sft_atlas.runtime.scratch import own_scratch
+from sft_atlas.runtime.stopping import StoppedError
 from sft_atlas.study.identity import sha256, spec_file, spec_hash
 
 # stage → the module that has `run(spec, root)`
 STAGES = {
-    "tokenizer": "sft_atlas.bases",
-    "base": "sft_atlas.bases",
-    "dataset": "sft_atlas.data.datasets",
-    "sample": "sft_atlas.data.samples",
-    "benchmark": "sft_atlas.data.benchmarks",
-    "tokens": "sft_atlas.tokenise",
-    "perplexity": "sft_atlas.perplexity",
-    "similarity": "sft_atlas.similarity",
-    "contamination": "sft_atlas.contamination",
-    "train": "sft_atlas.training.run",
-    "evaluate": "sft_atlas.evaluate",
-    "weights": "sft_atlas.weights",
-    "likelihoods": "sft_atlas.likelihoods",
-    "embedding": "sft_atlas.embedding",
-    "release": "sft_atlas.release",
-    "price": "sft_atlas.price.run",
-    "collect": "sft_atlas.collect",
-    "import": "sft_atlas.imports.run",
-    "audit": "sft_atlas.analyse.run",
-    "analyse": "sft_atlas.analyse.run",
-    "report": "sft_atlas.report.run",
+    "tokenizer": "sft_atlas.stages.base.run",
+    "base": "sft_atlas.stages.base.run",
+    "dataset": "sft_atlas.stages.dataset.run",
+    "sample": "sft_atlas.stages.sample.run",
+    "benchmark": "sft_atlas.stages.benchmark.run",
+    "tokens": "sft_atlas.stages.tokens.run",
+    "perplexity": "sft_atlas.stages.perplexity.run",
+    "similarity": "sft_atlas.stages.similarity.run",
+    "contamination": "sft_atlas.stages.contamination.run",
+    "train": "sft_atlas.stages.train.run",
+    "evaluate": "sft_atlas.stages.evaluate.run",
+    "weights": "sft_atlas.stages.weights.run",
+    "likelihoods": "sft_atlas.stages.likelihoods.run",
+    "embedding": "sft_atlas.stages.embedding.run",
+    "release": "sft_atlas.stages.release.run",
+    "price": "sft_atlas.stages.estimate.run",
+    "collect": "sft_atlas.stages.collect.run",
+    "import": "sft_atlas.stages.import_scores.run",
+    "audit": "sft_atlas.stages.analyse.run",
+    "analyse": "sft_atlas.stages.analyse.run",
+    "report": "sft_atlas.stages.report.run",
 }
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "lm_eval", "polars", "numpy")
 
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["SFT_ATLAS_PROCESSES"] = str(asked.gpus)
     socket = os.environ.get("SFT_ATLAS_WORKER")
     if socket and not fetches and asked.gpus == 1:
-        from sft_atlas import worker
+        from sft_atlas.runtime import worker
 
         return worker.request(Path(socket), path)
     try:

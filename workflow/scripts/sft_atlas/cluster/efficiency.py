@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from sft_atlas.cluster import journal
-from sft_atlas.price.prices import Prices
+from sft_atlas.cost.estimates import Prices
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.plan import Plan, Spec
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sft_atlas.processes import machine, process_start
+from sft_atlas.runtime.processes import machine, process_start
 
 FOLDER = Path(".snakemake/sft-atlas")
 LOCKS = Path(".snakemake/locks")

@@ -15,7 +15,7 @@ from typing import Any
 from sft_atlas.cluster import journal, session
 from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import Job, QueueError, jobs_of, name_of
-from sft_atlas.price.prices import Prices, read_record
+from sft_atlas.cost.estimates import Prices, read_record
 from sft_atlas.study.plan import Plan, Spec
 from sft_atlas.units import duration, hours
 

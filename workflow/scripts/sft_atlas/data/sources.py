@@ -28,7 +28,7 @@ def source_files(source: dict[str, Any], paths: Iterable[str]) -> list[Path]:
         return [Path(path) for path in paths]
     from huggingface_hub.utils import filter_repo_objects
 
-    from sft_atlas.hub import fetch
+    from sft_atlas.data.hub import fetch
 
     hub = source["hub"]
     patterns = hub["files"] or [f"*{suffix}" for suffix in READABLE]

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from sft_atlas.analyse import tables
+from sft_atlas.analysis import tables
 from sft_atlas.files import read_json
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.plan import leaves

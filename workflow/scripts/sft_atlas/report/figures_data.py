@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from sft_atlas.analyse.statistics import Array, within
+from sft_atlas.analysis.statistics import Array, within
 from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
 

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
-from sft_atlas.analyse.audit import without_suspects
-from sft_atlas.analyse.cells import MEASURE
+from sft_atlas.analysis.audit import without_suspects
+from sft_atlas.analysis.cells import MEASURE
 from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from sft_atlas.analyse.cells import MEASURE
+from sft_atlas.analysis.cells import MEASURE
 from sft_atlas.report.figures_gains import score_ranges
 from sft_atlas.report.results import Results
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from sft_atlas.analyse.maps import LIKELIHOODS, best_map
+from sft_atlas.analysis.maps import LIKELIHOODS, best_map
 from sft_atlas.report import text
 from sft_atlas.report.interactive import Spec, _figure
 from sft_atlas.report.results import Results

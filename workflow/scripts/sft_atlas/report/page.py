@@ -10,7 +10,7 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sft_atlas.analyse import tables as schemas
+from sft_atlas.analysis import tables as schemas
 from sft_atlas.report import figures, interactive, text, words
 from sft_atlas.report.costs import by_stage
 from sft_atlas.report.figures_gains import explain_gains, explain_matched
@@ -32,7 +32,7 @@ FINDINGS = (
     "seeds",
 )
 """Figures whose sentences stand in the summary."""
-TEMPLATES = Path(__file__).resolve().parents[3] / "report"
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 def build(tables: Path, study: Mapping[str, Any], versions: Mapping[str, Any], out: Path) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from sft_atlas.analyse import tables
-from sft_atlas.analyse.audit import without_suspects
-from sft_atlas.analyse.cells import MEASURE, final_gains, over_seeds, whole_benchmarks
-from sft_atlas.analyse.options import AnalysisOptions
-from sft_atlas.analyse.statistics import Bootstrap
+from sft_atlas.analysis import tables
+from sft_atlas.analysis.audit import without_suspects
+from sft_atlas.analysis.cells import MEASURE, final_gains, over_seeds, whole_benchmarks
+from sft_atlas.analysis.statistics import Bootstrap
+from sft_atlas.study.analyses import AnalysisOptions
 
 Measure = tuple[str, int, str]
 

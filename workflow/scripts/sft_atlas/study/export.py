@@ -78,7 +78,7 @@ SHOWN: dict[str, Any] = {
 def generated() -> dict[Path, str]:
     """Every generated file with its content."""
     # their schemas need polars, which planning a study does without
-    from sft_atlas.analyse.tables import documentation
+    from sft_atlas.analysis.tables import documentation
 
     # as files are written: reading one replaces grids by the recipes that they stand for
     recipes = (dict[str, Recipe | RecipeGrid], Study.model_fields["recipes"])

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sft_atlas.analyse.options import AnalysisOptions, Selection
 from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
+from sft_atlas.study.analyses import AnalysisOptions, Selection
 from sft_atlas.study.fields import (
     DataFile,
     Epoch,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sft_atlas.analyse.options import AnalysisOptions
+from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.config import Config
 from sft_atlas.study.fields import Plain, Strict, Text, data_file, exactly_one, matching

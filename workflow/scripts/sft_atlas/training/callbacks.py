@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sft_atlas.files import read_json, whole, write_json, write_record
-from sft_atlas.stopping import StopRequest
+from sft_atlas.runtime.stopping import StopRequest
 from sft_atlas.training.lease import Lease
 from sft_atlas.training.state import PREFIX, complete, give_up
 from sft_atlas.training.trainer import Trainer, disk_is_full

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import read_json, write_json
-from sft_atlas.processes import machine, process_start
+from sft_atlas.runtime.processes import machine, process_start
 
 BEAT_SECONDS = 20.0
 # Attributes may be cached for a minute on NFS; three missed minutes are no delay of the network.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sft_atlas.training.sizes import activation_bytes, state_bytes
+from sft_atlas.training.footprint import activation_bytes, state_bytes
 
 if TYPE_CHECKING:
     from sft_atlas.training.fit import Request

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 
 from sft_atlas.files import read_json, write_json, write_table
-from sft_atlas.stopping import StopRequest, stop_request
+from sft_atlas.runtime.stopping import StopRequest, stop_request
 
 PATHS = ("base", "tokens", "states", "progress", "lease")
 

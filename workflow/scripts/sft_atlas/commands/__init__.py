@@ -1,0 +1,1 @@
+"""The command `sft-atlas`, a module for each of its larger subcommands."""

@@ -1,0 +1,88 @@
+"""Fetches pinned snapshots from the Hugging Face hub: only the needed files, resumable, never code."""
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import filter_repo_objects
+
+from sft_atlas.data.sources import DataError
+from sft_atlas.stages.base.run import CONSOLIDATED
+
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
+
+
+def fetch(repository: str, revision: str, kind: Literal["model", "dataset"], patterns: Sequence[str] = ()) -> Path:
+    """The local folder of a snapshot, downloaded if the hub's cache does not hold it.
+
+    The token is taken from the environment or the hub's own login, and never written anywhere.
+
+    Raises:
+        DataError: gated without a token, unknown repository or revision, no network, no room; says what to do.
+    """
+    where = f"hub {repository}@{revision}"
+    ignored = ["*/*", CONSOLIDATED] if kind == "model" else None
+    wanted = list(patterns) or [*MODEL_FILES, *TOKENIZER_FILES]
+    try:
+        _check_room(repository, revision, kind, wanted, ignored)
+        folder = Path(
+            snapshot_download(
+                repository, revision=revision, repo_type=kind, allow_patterns=wanted, ignore_patterns=ignored
+            )
+        )
+        if kind == "model" and not any(folder.glob("*.safetensors")):
+            # an old repository: the base's stage converts these without running what they may hold
+            snapshot_download(repository, revision=revision, repo_type=kind, allow_patterns=[*PICKLES])
+        return folder
+    except GatedRepoError:
+        raise DataError(f"{where}: gated; accept its terms on the hub, then set HF_TOKEN or log in") from None
+    except RevisionNotFoundError:
+        raise DataError(f"{where}: there is no such revision; give a commit of the repository") from None
+    except RepositoryNotFoundError:
+        raise DataError(f"{where}: there is no such {kind} repository, or it is private; check the id") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise DataError(f"{where}: cannot be stored in the hub's cache: {error}; see HF_HOME") from None
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise DataError(
+            f"{where}: not in the local cache and the hub cannot be reached{offline}: {type(error).__name__}; "
+            "fetch it on a machine with network, or give a local `path`"
+        ) from None
+
+
+def _check_room(repository: str, revision: str, kind: str, wanted: list[str], ignored: list[str] | None) -> None:
+    """Refuse a download that the cache's disk cannot hold, before its first byte.
+
+    Raises:
+        OSError: no space is left for the files that are not in the cache yet.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return
+    info: Any = HfApi().repo_info(repository, revision=revision, repo_type=kind, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    names = filter_repo_objects(sizes, allow_patterns=wanted, ignore_patterns=ignored)
+    missing = sum(
+        sizes[name]
+        for name in names
+        if not isinstance(try_to_load_from_cache(repository, name, revision=info.sha, repo_type=kind), str)
+    )
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if missing > free:
+        needed = f"{missing / 1e9:.1f} GB are needed at {cache}, {free / 1e9:.1f} GB are free"
+        raise OSError(errno.ENOSPC, needed)

@@ -1,0 +1,1 @@
+"""Models as files: opened, placed, kept small."""
