@@ -8,17 +8,22 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from sft_atlas.cluster import session
+from sft_atlas.code import code_of
+from sft_atlas.errors import StudyError
 from sft_atlas.files import free_bytes, read_json, write_json
-from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.summary import disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import check_examples
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.load import StudyError, check_device, load_config, study_path
+from sft_atlas.study.load import check_device, load_config, study_path
+from sft_atlas.study.nodes import Whole
 from sft_atlas.study.plan import Spec, leaves
 from sft_atlas.study.table import plan_study
 from sft_atlas.units import hours, size
+from sft_atlas.runtime.settings import change
 from sft_atlas.runtime.worker import share_imports, shares_imports
+from sft_atlas.stage import stages
 
 ROOT = Path(workflow.basedir)
 ENVIRONMENT = str(ROOT / "envs/sft-atlas.yaml")
@@ -28,7 +33,7 @@ JOB = "python -m sft_atlas.job {params.spec} > {log} 2>&1"
 try:
     CONFIG = load_config(config)
     STUDY_FILE = study_path(CONFIG, ROOT)
-    FULL_PLAN = plan_study(STUDY_FILE, ROOT)
+    FULL_PLAN = plan_study(STUDY_FILE, ROOT, Path(CONFIG.results))
     STUDY = FULL_PLAN.study
     PLAN = FULL_PLAN.narrowed(CONFIG.only)
     check_device(CONFIG, STUDY, STUDY_FILE)
@@ -41,17 +46,15 @@ except StudyError as error:
 # Jobs share what one process has imported where they share its file system and its processes; images may have their own.
 SHARE_IMPORTS = CONFIG.share_imports and "apptainer" not in map(str, workflow.deployment_settings.deployment_method)
 
-os.environ.update(
-    SFT_ATLAS_ROOT=str(ROOT),
-    SFT_ATLAS_DEVICE=CONFIG.device,
-    SFT_ATLAS_DEEPSPEED=os.path.abspath(CONFIG.deepspeed) if CONFIG.deepspeed else "",
-    SFT_ATLAS_MICRO_BATCH=str(CONFIG.micro_batch_size or ""),
-    SFT_ATLAS_SCRATCH=CONFIG.scratch or "",
-    SFT_ATLAS_LOCAL_MODELS=str(int(CONFIG.local_models)),
-    SFT_ATLAS_SAVE_MINUTES=str(CONFIG.save_minutes),
-    SFT_ATLAS_KEEP_STATE=str(int(CONFIG.keep_state)),
-    HF_HUB_DISABLE_TELEMETRY="1",
-    TOKENIZERS_PARALLELISM="false",
+os.environ.update(SFT_ATLAS_ROOT=str(ROOT), HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+change(
+    device=CONFIG.device,
+    deepspeed=os.path.abspath(CONFIG.deepspeed) if CONFIG.deepspeed else "",
+    micro_batch_size=CONFIG.micro_batch_size,
+    scratch=CONFIG.scratch or "",
+    local_models=CONFIG.local_models,
+    save_minutes=CONFIG.save_minutes,
+    keep_state=CONFIG.keep_state,
 )
 
 
@@ -65,9 +68,9 @@ def in_results(*paths):
 PART = "-partial" if CONFIG.only else ""
 STUDY_SPECS = PLAN.study_specs(place=PART)
 PARTIAL_SPECS = PLAN.study_specs(lambda path: Path(in_results(path)).exists(), "-partial")
-SPECS = FULL_PLAN.specs | {spec.output: spec for spec in [*PARTIAL_SPECS.values(), *STUDY_SPECS.values()]}
-# Prices are worked out when asked for; only the process that queues jobs asks finished ones what they took.
-PRICES = Prices(
+SPECS = FULL_PLAN.by_output | {spec.output: spec for spec in [*PARTIAL_SPECS.values(), *STUDY_SPECS.values()]}
+# Costs are worked out when asked for; only the process that queues jobs asks finished ones what they took.
+ESTIMATES = Estimates(
     FULL_PLAN,
     Path(CONFIG.results),
     CONFIG.device,
@@ -83,23 +86,23 @@ gc.freeze()
 
 def planned_jobs():
     """The jobs of the selected cells, the study's own tables included."""
-    return [*PLAN.needed(), *STUDY_SPECS.values()]
+    return [*PLAN.needed(), *(spec for spec in STUDY_SPECS.values() if spec.stage != "complete")]
 
 
 @cache
-def price_spec():
+def estimate_spec():
     """The job that writes the plan's page; what it says is worked out only when the page is asked for."""
     from sft_atlas.stages.estimate.facts import facts
 
     specs = planned_jobs()
     done = [spec.output for spec in specs if Path(in_results(spec.output)).exists()]
-    content = facts(PLAN, PRICES, priced(PRICES, specs, done), CONFIG.gpus, CONFIG.gpu_memory_gb)
-    return Spec("price", PRICED, content)
+    content = facts(PLAN, ESTIMATES, priced(ESTIMATES, specs, done), CONFIG.gpus, CONFIG.gpu_memory_gb)
+    return Spec("estimate", PRICED, content, key=Whole(PLAN.name))
 
 
 def planned_spec(output):
     """The specification that the study gives an output, or None."""
-    return price_spec() if output == PRICED else SPECS.get(output)
+    return estimate_spec() if output == PRICED else SPECS.get(output)
 
 
 def job_spec(output, hash8):
@@ -159,10 +162,14 @@ def job_param(pattern):
     return lambda wildcards, output: job_spec_file(pattern.format(**wildcards), wildcards.get("hash"))
 
 
-def train_param(wildcards, output, resources):
-    """The specification of the run; a run that one GPU cannot hold is told how many it has."""
-    spec = job_param(TRAIN)(wildcards, output)
-    return f"{spec} --gpus {resources.gpu}" if str(resources.gpu).isdigit() and int(resources.gpu) > 1 else spec
+def gpus_param(pattern):
+    """The same; a job that one GPU cannot hold is told how many it has."""
+
+    def param(wildcards, output, resources):
+        spec = job_param(pattern)(wildcards, output)
+        return f"{spec} --gpus {resources.gpu}" if str(resources.gpu).isdigit() and int(resources.gpu) > 1 else spec
+
+    return param
 
 
 def job_identity(pattern):
@@ -170,10 +177,34 @@ def job_identity(pattern):
     return lambda wildcards: job_spec(pattern.format(**wildcards), None)["hash"]
 
 
-def code_of(*places):
-    """Source files as inputs: compared by content, so that a checkout redoes nothing, nor moving the project."""
-    files = [path for place in places for path in sorted(ROOT.glob(place)) if path.is_file()]
-    return [os.path.relpath(path) for path in files]
+def code_behind(stage):
+    """The code of a stage as inputs: compared by content, so that a checkout redoes nothing, nor moving the project."""
+    return [os.path.relpath(path) for path in code_of(stages()[stage], ROOT / "workflow/scripts/sft_atlas")]
+
+
+@cache
+def restored_outputs():
+    """Outputs that are finished for good: they were made on restored weights, which are gone again."""
+    if "restore" not in stages():
+        return []
+    from sft_atlas.stages.restore import finished
+
+    return finished(FULL_PLAN, Path(CONFIG.results))
+
+
+def unfinished(stage):
+    """A pattern of a stage's hashes, of all that a plan may still make."""
+    done = [SPECS[output].hash for output in restored_outputs() if SPECS[output].stage == stage]
+    return "(?!{})[0-9a-f]{{8}}".format("|".join(done) or "none")
+
+
+def stage_targets():
+    """Outputs by the name to type for them: those of every stage of the cells that are selected."""
+    targets = {}
+    for stage in stages().values():
+        if stage.scope != "study":
+            targets.setdefault(stage.target or stage.name, []).extend(spec.output for spec in PLAN.select(stage.name))
+    return targets
 
 
 def needs(pattern, *names):
@@ -185,8 +216,8 @@ def needs(pattern, *names):
             spec = planned_spec(output)
             if spec is None:
                 stage = job_spec(output, wildcards.get("hash"))["stage"]
-                return PRICES.largest(stage, name, attempt)
-            return PRICES.resource(spec, name, attempt)
+                return ESTIMATES.largest(stage, name, attempt)
+            return ESTIMATES.resource(spec, name, attempt)
 
         return amount
 
@@ -205,7 +236,7 @@ def check_disk(jobs):
         WorkflowError: the jobs to come write more than is free; says how much.
     """
     outputs = {path.removeprefix(f"{CONFIG.results}/") for job in jobs for path in map(str, job.output)}
-    coming = priced(PRICES, [spec for output, spec in SPECS.items() if output in outputs])
+    coming = priced(ESTIMATES, [spec for output, spec in SPECS.items() if output in outputs])
     wanted = disk_at_peak(coming, schedule(coming, CONFIG.gpus), STUDY.keep_weights)
     free = free_bytes(Path(CONFIG.results))
     if wanted > free:
@@ -223,7 +254,7 @@ def check_retries(jobs):
         WorkflowError: says how many retries it takes.
     """
     outputs = {path.removeprefix(f"{CONFIG.results}/") for job in jobs for path in map(str, job.output)}
-    longest = max((PRICES.attempts(spec) for output, spec in SPECS.items() if output in outputs), default=1)
+    longest = max((ESTIMATES.attempts(spec) for output, spec in SPECS.items() if output in outputs), default=1)
     retries = workflow.execution_settings.retries
     if longest > 1 + retries:
         raise WorkflowError(
@@ -237,7 +268,7 @@ onstart:
         check_disk(workflow.dag.needrun_jobs())
     if workflow.is_main_process and not workflow.local_exec:
         # what runs in this process does so on the log-in node, and the scratch is one of compute nodes
-        os.environ.update(SFT_ATLAS_SCRATCH="")
+        change(scratch="")
         check_retries(workflow.dag.needrun_jobs())
     if workflow.is_main_process and workflow.executor_plugin.name == "slurm":
         from sft_atlas.cluster.guard import GuardError, guard
@@ -252,7 +283,7 @@ onstart:
 
 
 if not workflow.is_main_process and not shares_imports():
-    os.environ.pop("SFT_ATLAS_WORKER", None)
+    change(worker="")
     # a job of the cluster that does several of ours (--groups): they share imports and bases as local jobs do
     if SHARE_IMPORTS and "--local-groupid" in sys.argv:
         share_imports()

@@ -9,6 +9,8 @@ rule evaluate_model:
         in_results(SCORES),
     log:
         "logs/evaluate/{model}/{hash}.log",
+    wildcard_constraints:
+        hash=unfinished("evaluate"),
     priority: 20
     conda:
         ENVIRONMENT

@@ -1,4 +1,4 @@
-# Log-likelihoods of the same texts under every kept epoch of a run, or under a base; and its layers' intrinsic dimensions.
+# Log-likelihoods of the same texts under every kept epoch of a run, or under a base; and intrinsic dimensions.
 LIKELIHOODS = "{model}/likelihoods-{hash}.parquet"
 
 
@@ -9,6 +9,8 @@ rule measure_likelihoods:
         in_results(LIKELIHOODS),
     log:
         "logs/likelihoods/{model}/{hash}.log",
+    wildcard_constraints:
+        hash=unfinished("likelihoods"),
     priority: 20
     conda:
         ENVIRONMENT

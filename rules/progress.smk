@@ -20,7 +20,7 @@ class StageProgress(logging.Handler):
         if event == LogEvent.JOB_INFO and workflow.dryrun:
             specs = [SPECS.get(str(path).removeprefix(f"{CONFIG.results}/")) for path in record.output or ()]
             if specs:
-                gpu_hours = sum(PRICES.of(spec).gpu_hours for spec in specs if spec)
+                gpu_hours = sum(ESTIMATES.of(spec).gpu_hours for spec in specs if spec)
                 self.outlook.add(record.rule_name, record.reason, gpu_hours)
         elif event == LogEvent.RUN_INFO:
             self.progress.plan({rule: n for rule, n in record.stats.items() if rule not in ("total", "all")})
@@ -42,7 +42,7 @@ def not_chatter(record):
 
 if workflow.is_main_process:
     try:
-        jobs = priced(PRICES, planned_jobs())
+        jobs = priced(ESTIMATES, planned_jobs())
     except StudyError as error:
         raise WorkflowError(str(error))
     price, peak = total(jobs), disk_at_peak(jobs, schedule(jobs, CONFIG.gpus), STUDY.keep_weights)

@@ -1,25 +1,12 @@
 # Names to type: every stage, every base, every block, and the report of what there is.
 STAGE_TARGETS = {
     "plan": [PRICED, PRICED.replace(".html", ".txt"), PRICED.replace(".html", ".parquet")],
-    "prepare": PLAN.stage("dataset", "sample", "benchmark"),
-    "bases": [spec.output for spec in PLAN.bases.values()],
-    "tokenise": [spec.output for spec in PLAN.tokens.values()],
-    "perplexity": [PLAN.perplexity[base].output for base in PLAN.bases],
-    "similarity": [spec.output for spec in PLAN.similarity.values()],
-    "contamination": [spec.output for spec in PLAN.contamination.values()],
-    "train": [PLAN.train[key].output for key in PLAN.matrix.runs],
-    "evaluate": [PLAN.scores[key].output for key in (*PLAN.bases, *PLAN.matrix.runs)],
-    "weights": [PLAN.weights[key].output for key in PLAN.matrix.runs],
-    "likelihoods": [
-        PLAN.likelihoods[key].output for key in (*PLAN.bases, *PLAN.matrix.runs) if key in PLAN.likelihoods
-    ],
-    "embedding": [spec.output for spec in PLAN.embeddings.values()],
-    "release": PLAN.released(),
-    "audit": [STUDY_SPECS["audit"].output],
+    **stage_targets(),
+    **{name: [spec.output] for name, spec in STUDY_SPECS.items() if name != "complete"},
     "tables": [STUDY_SPECS["analyse"].output],
     # which data a new base should be tuned on: table recommend
     "recommend": [STUDY_SPECS["analyse"].output],
-    "report_complete": [STUDY_SPECS["report"].output],
+    "report_complete": [STUDY_SPECS["report"].output, STUDY_SPECS["complete"].output],
     "report_partial": [PARTIAL_SPECS["report"].output],
 }
 

@@ -15,6 +15,6 @@ rule train_run:
     resources:
         **needs(TRAIN),
     params:
-        spec=train_param,
+        spec=gpus_param(TRAIN),
     shell:
         JOB

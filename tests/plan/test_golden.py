@@ -25,7 +25,7 @@ ABROAD = ("published-table", "real-rows")
 def frozen(path: Path) -> list[str]:
     """A line for each job of a study: its output and the hash of the bytes of its frozen specification."""
     plan = plan_study(path, ROOT)
-    specs = plan.specs | {spec.output: spec for spec in plan.study_specs().values()}
+    specs = plan.by_output | {spec.output: spec for spec in plan.study_specs().values()}
     return [f"{output}\t{_hash(spec.content())}" for output, spec in sorted(specs.items())]
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sft_atlas.study.identity import sha256
+from sft_atlas.hashing import sha256
 
 if TYPE_CHECKING:
     # files.py is read while a workflow is planned, where nothing heavy may be imported

@@ -2,11 +2,10 @@
 
 Everything a job does is in the file: it holds what was planned, whatever has happened to the study file since. The job
 recomputes the hash in the file's name first. Heavy libraries are imported by the stage, not here, because a local run
-hands the job to a process that has them already (see worker.py).
+hands the job to a process that has them already (see runtime/worker.py).
 """
 
 import argparse
-import importlib
 import os
 import platform
 import resource
@@ -19,47 +18,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sft_atlas import failures
+from sft_atlas.errors import CellError, SpecError
 from sft_atlas.files import cpu_seconds, read_json, write_json
+from sft_atlas.hashing import sha256
 from sft_atlas.runtime.scratch import own_scratch
+from sft_atlas.runtime.settings import change, current
 from sft_atlas.runtime.stopping import StoppedError
-from sft_atlas.study.identity import sha256, spec_file, spec_hash
+from sft_atlas.spec import JobSpec, parse
+from sft_atlas.stage import stages
+from sft_atlas.study.identity import spec_file, spec_hash
+from sft_atlas.study.plan import leaves
 
-# stage → the module that has `run(spec, root)`
-STAGES = {
-    "tokenizer": "sft_atlas.stages.base.run",
-    "base": "sft_atlas.stages.base.run",
-    "dataset": "sft_atlas.stages.dataset.run",
-    "sample": "sft_atlas.stages.sample.run",
-    "benchmark": "sft_atlas.stages.benchmark.run",
-    "tokens": "sft_atlas.stages.tokens.run",
-    "perplexity": "sft_atlas.stages.perplexity.run",
-    "similarity": "sft_atlas.stages.similarity.run",
-    "contamination": "sft_atlas.stages.contamination.run",
-    "train": "sft_atlas.stages.train.run",
-    "evaluate": "sft_atlas.stages.evaluate.run",
-    "weights": "sft_atlas.stages.weights.run",
-    "likelihoods": "sft_atlas.stages.likelihoods.run",
-    "embedding": "sft_atlas.stages.embedding.run",
-    "release": "sft_atlas.stages.release.run",
-    "price": "sft_atlas.stages.estimate.run",
-    "collect": "sft_atlas.stages.collect.run",
-    "import": "sft_atlas.stages.import_scores.run",
-    "audit": "sft_atlas.stages.analyse.run",
-    "analyse": "sft_atlas.stages.analyse.run",
-    "report": "sft_atlas.stages.report.run",
-}
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "lm_eval", "polars", "numpy")
 
 
-class SpecError(ValueError):
-    """A specification that is not the one its name promises."""
-
-
-def read_spec(path: Path) -> dict[str, Any]:
-    """Read a frozen specification and check it against its name.
+def read_spec(path: Path) -> JobSpec:
+    """Read a frozen specification and check it against its name and its stage.
 
     Raises:
-        SpecError: the file was changed after it was frozen.
+        SpecError: the file was changed after it was frozen, or is none that this version reads.
         FileNotFoundError: there is no such file.
     """
     spec = dict(read_json(path))
@@ -69,26 +47,40 @@ def read_spec(path: Path) -> dict[str, Any]:
         raise SpecError(
             f"{path}: its content has the hash {found}; it was changed after it was frozen: delete the file"
         )
-    return spec
+    if spec["stage"] not in stages():
+        raise SpecError(f"{path}: there is no stage {spec['stage']!r} in this version of SFT Atlas")
+    model: type[JobSpec] = stages()[spec["stage"]].module("spec").Spec
+    return parse(model, spec)
 
 
-def results_root(path: Path, spec: dict[str, Any]) -> Path:
-    """The results folder, found from where the specification stands in it."""
-    return path.resolve().parents[len(Path(spec["output"]).parts) - 1]
+def results_root(path: Path, output: str) -> Path:
+    """The results folder, found from where the specification of an output stands in it."""
+    return path.resolve().parents[len(Path(output).parts) - 1]
 
 
 def run(path: Path) -> None:
     """Do the job and record, beside its output, when, where, with which libraries and at what cost.
 
+    A cell that will never have a result ends with one that says why (failures.py), and so do those that read it.
+
     Raises:
         Whatever the stage raises; a job that raises leaves no output.
     """
     spec = read_spec(path)
-    root = results_root(path, spec)
+    stage, root = stages()[spec.stage], results_root(path, spec.output)
     started, before = time.time(), cpu_seconds()
-    stage = importlib.import_module(STAGES[spec["stage"]])
+    module = stage.module("run")
     imported = cpu_seconds()
-    facts = stage.run(spec, root) or {}
+    cause = failures.inherited(root, leaves(spec.inputs.model_dump(exclude_none=True))) if stage.scope != "study" else None
+    try:
+        if cause:
+            raise CellError(cause)
+        facts = module.run(spec, root) or {}
+    except CellError as error:
+        if not (stage.fails or cause):
+            raise
+        print(f"failed for good: {error}", flush=True)
+        facts = failures.record(root / spec.output, spec.stage, str(error))
     _write_record(path, spec, started, imported - before, cpu_seconds() - imported, facts)
 
 
@@ -104,8 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not fetches:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     if asked.gpus > 1:
-        os.environ["SFT_ATLAS_PROCESSES"] = str(asked.gpus)
-    socket = os.environ.get("SFT_ATLAS_WORKER")
+        change(processes=asked.gpus)
+    socket = current().worker
     if socket and not fetches and asked.gpus == 1:
         from sft_atlas.runtime import worker
 
@@ -127,7 +119,7 @@ def guarded(path: Path) -> int:
         print(stopped, file=sys.stderr, flush=True)
         return 128 + signal.SIGTERM
     except (ValueError, FileNotFoundError) as error:
-        if os.environ.get("SFT_ATLAS_TRACEBACK"):
+        if current().traceback:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
@@ -140,16 +132,14 @@ def guarded(path: Path) -> int:
     return 0
 
 
-def _write_record(
-    path: Path, spec: dict[str, Any], started: float, imports: float, cpu: float, facts: dict[str, Any]
-) -> None:
+def _write_record(path: Path, spec: JobSpec, started: float, imports: float, cpu: float, facts: dict[str, Any]) -> None:
     record = path.with_name(path.name.replace(".spec.json", ".record.json"))
     write_json(
         record,
         {
-            "stage": spec["stage"],
-            "output": spec["output"],
-            "output_sha256": sha256(results_root(path, spec) / spec["output"]),
+            "stage": spec.stage,
+            "output": spec.output,
+            "output_sha256": sha256(results_root(path, spec.output) / spec.output),
             "started": started,
             "wall_seconds": time.time() - started,
             "cpu_seconds": cpu,

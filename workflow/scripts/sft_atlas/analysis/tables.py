@@ -20,6 +20,8 @@ from sft_atlas.analysis.inputs import INPUTS, RECORDS
 from sft_atlas.analysis.outputs import OUTPUTS as GENERAL
 from sft_atlas.analysis.outputs_questions import QUESTIONS
 from sft_atlas.analysis.outputs_selection import SELECTION
+from sft_atlas.files import write_json
+from sft_atlas.hashing import sha256
 
 
 class TableError(ValueError):
@@ -103,6 +105,13 @@ def write(frame: pl.DataFrame, folder: Path, name: str) -> None:
     frame.write_parquet(folder / f"{name}.parquet")
     if TABLES[name].csv:
         frame.write_csv(folder / f"{name}.csv")
+
+
+def write_manifest(output: Path, spec: str, names: Iterable[str], **facts: Any) -> None:
+    """Write what a stage says of its tables beside it: each with its SHA-256, so that it changes whenever one does."""
+    folder = output.with_name("tables")
+    hashes = {name: sha256(folder / f"{name}.parquet") for name in names}
+    write_json(output, {"spec": spec, "tables": hashes, **facts})
 
 
 LONG_FORMAT = """\

@@ -1,7 +1,7 @@
 """After a run: what jobs had asked for against what they used, by stage.
 
 Used is what every finished job recorded of itself; asked is what the journal of a SLURM run says, else what the plan
-asks for. The same records correct the prices of all jobs to come (`price/prices.py`), so nothing has to be copied from
+asks for. The same records correct the estimates of all jobs to come (`price/estimates.py`), so nothing has to be copied from
 the table; it shows where a stage asks for far more than it needs, or came close to its limit.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from sft_atlas.cluster import journal
-from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.estimates import Estimates
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.plan import Plan, Spec
 
@@ -38,9 +38,9 @@ class Use:
     tries: int
 
 
-def efficiency_lines(plan: Plan, prices: Prices, folder: Path = Path()) -> list[str]:
+def efficiency_lines(plan: Plan, estimates: Estimates, folder: Path = Path()) -> list[str]:
     """A table: medians of minutes, the largest memory, CPUs kept busy, GPU-hours and attempts in all."""
-    uses = measured(plan, prices, folder)
+    uses = measured(plan, estimates, folder)
     if not uses:
         return ["no job of this study has finished here yet"]
     lines = [HEADER]
@@ -54,30 +54,30 @@ def efficiency_lines(plan: Plan, prices: Prices, folder: Path = Path()) -> list[
             f"  {cpus[0]:>7.0f}{cpus[1]:>8.1f}  {sum(use.gpu_hours for use in found):>7.1f}"
             f"{sum(use.tries for use in found):>8}"
         )
-    return [*lines, "minutes and CPUs: medians; memory: of the largest job. The plan's prices follow these records."]
+    return [*lines, "minutes and CPUs: medians; memory: of the largest job. The plan's estimates follow these records."]
 
 
-def measured(plan: Plan, prices: Prices, folder: Path) -> dict[str, list[Use]]:
+def measured(plan: Plan, estimates: Estimates, folder: Path) -> dict[str, list[Use]]:
     """Every finished job that left a record, by stage."""
     attempts = defaultdict(list)
     for attempt in journal.read(folder):
         attempts[attempt.output].append(attempt)
     uses: dict[str, list[Use]] = defaultdict(list)
     for spec in [*plan.needed(), *plan.study_specs().values()]:
-        record = _record(folder / prices.results, spec)
+        record = _record(folder / estimates.results, spec)
         if record is None:
             continue
-        tries = attempts[str(prices.results / spec.output)]
+        tries = attempts[str(estimates.results / spec.output)]
         last = next((attempt for attempt in reversed(tries) if attempt.state == "COMPLETED"), None)
-        gpus = last.gpu if last else prices.resource(spec, "gpu")
+        gpus = last.gpu if last else estimates.resource(spec, "gpu")
         seconds = max(record["wall_seconds"], 1e-3)
         uses[spec.stage].append(
             Use(
-                minutes_asked=last.runtime if last else prices.resource(spec, "runtime"),
+                minutes_asked=last.runtime if last else estimates.resource(spec, "runtime"),
                 minutes=seconds / 60,
-                mem_mb_asked=last.mem_mb if last else prices.resource(spec, "mem_mb"),
+                mem_mb_asked=last.mem_mb if last else estimates.resource(spec, "mem_mb"),
                 mem_mb=record["peak_memory_mb"],
-                threads=last.threads if last else prices.resource(spec, "threads"),
+                threads=last.threads if last else estimates.resource(spec, "threads"),
                 cpus=(record["cpu_seconds"] + record["import_cpu_seconds"]) / seconds,
                 gpu_hours=sum(attempt.gpu * attempt.elapsed for attempt in tries) / 3600 or gpus * seconds / 3600,
                 tries=max(1, len(tries)),

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from sft_atlas.study.identity import digest
+from sft_atlas.hashing import digest
 
 # states in which a job needs nobody's decision any more
 ENDED = (

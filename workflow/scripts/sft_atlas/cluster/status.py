@@ -15,7 +15,7 @@ from typing import Any
 from sft_atlas.cluster import journal, session
 from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import Job, QueueError, jobs_of, name_of
-from sft_atlas.cost.estimates import Prices, read_record
+from sft_atlas.cost.estimates import Estimates, read_record
 from sft_atlas.study.plan import Plan, Spec
 from sft_atlas.units import duration, hours
 
@@ -47,25 +47,33 @@ class Seen:
     notes: list[str] = field(default_factory=list)
 
 
-def status_lines(plan: Plan, prices: Prices, folder: Path = Path(), now: float | None = None) -> list[str]:
+def status_lines(plan: Plan, estimates: Estimates, folder: Path = Path(), now: float | None = None) -> list[str]:
     """The lines of `sft-atlas status`."""
-    seen = look(plan, prices, folder)
+    seen = look(plan, estimates, folder)
     logs = log_files(folder)
     lines = [plan.summary(), *seen.notes, "", *_table(seen)]
     running = [cell for cell in seen.cells if cell.state == "running"]
     if running:
-        lines += ["", "running", *_shortened([_running(cell, prices.results, now or time.time()) for cell in running])]
+        lines += [
+            "",
+            "running",
+            *_shortened([_running(cell, estimates.results, now or time.time()) for cell in running]),
+        ]
     held = [cell for cell in seen.cells if cell.state == "pending" and cell.job]
     reasons = Counter(cell.job.reason for cell in held if cell.job)
     if reasons:
         lines += ["", "pending", *(f"  {count:>5}  {_waits_for(reason)}" for reason, count in reasons.most_common())]
     failed = [cell for cell in seen.cells if cell.state == "failed"]
     if failed:
-        lines += ["", "failed", *_shortened([line for cell in failed for line in _failure(cell, logs, prices.results)])]
+        lines += [
+            "",
+            "failed",
+            *_shortened([line for cell in failed for line in _failure(cell, logs, estimates.results)]),
+        ]
     return lines
 
 
-def look(plan: Plan, prices: Prices, folder: Path) -> Seen:
+def look(plan: Plan, estimates: Estimates, folder: Path) -> Seen:
     """Read what there is of every job that the study's results need, and ask SLURM for the rest."""
     specs = [*plan.needed(), *plan.study_specs().values()]
     notes = []
@@ -86,14 +94,14 @@ def look(plan: Plan, prices: Prices, folder: Path) -> Seen:
     logs = log_files(folder)
     cells = []
     for spec in specs:
-        output = prices.results / spec.output
+        output = estimates.results / spec.output
         job, attempt_ = queued.get(spec.hash), attempts.get(str(output))
         at_work = bool(living) and _begun(spec, logs, since)
         cells.append(Cell(spec, _state(folder / output, job, attempt_, at_work, _broken(spec, logs)), job, attempt_))
     seen = Seen(cells, notes=notes)
     for cell in cells:
-        seen.planned[cell.spec.stage] += prices.of(cell.spec).gpu_hours
-    seen.used = _used(cells, prices, history)
+        seen.planned[cell.spec.stage] += estimates.of(cell.spec).gpu_hours
+    seen.used = _used(cells, estimates, history)
     return seen
 
 
@@ -109,14 +117,14 @@ def _state(output: Path, job: Job | None, attempt: Attempt | None, at_work: bool
     return "failed" if broken else "waiting"
 
 
-def _used(cells: Iterable[Cell], prices: Prices, history: Iterable[Attempt]) -> Counter[str]:
+def _used(cells: Iterable[Cell], estimates: Estimates, history: Iterable[Attempt]) -> Counter[str]:
     """GPU-hours by stage: of finished jobs by their records, of lost attempts by the journal."""
     used: Counter[str] = Counter()
-    stages = {str(prices.results / cell.spec.output): cell.spec.stage for cell in cells}
+    stages = {str(estimates.results / cell.spec.output): cell.spec.stage for cell in cells}
     for cell in cells:
-        taken = read_record(prices.results, cell.spec) if cell.state == "done" else None
+        taken = read_record(estimates.results, cell.spec) if cell.state == "done" else None
         if taken and taken.device == "gpu":
-            used[cell.spec.stage] += taken.seconds * max(1, prices.of(cell.spec).gpus) / 3600
+            used[cell.spec.stage] += taken.seconds * max(1, estimates.of(cell.spec).gpus) / 3600
     for attempt in history:
         if attempt.state != "COMPLETED" and attempt.output in stages:
             used[stages[attempt.output]] += attempt.gpu * attempt.elapsed / 3600

@@ -11,9 +11,11 @@ from sft_atlas.cluster.recover import recover_lines
 from sft_atlas.cluster.status import status_lines
 from sft_atlas.commands import prune, verify
 from sft_atlas.commands.why import Reasons
-from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.estimates import Estimates
+from sft_atlas.errors import StudyError
 from sft_atlas.study.config import Config
-from sft_atlas.study.load import StudyError, load_config, read_yaml, study_path
+from sft_atlas.study.load import load_config, read_yaml, study_path
+from sft_atlas.study.nodes import Base
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 
@@ -93,10 +95,10 @@ def recover_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _priced(study: str | None) -> tuple[Plan, Prices]:
+def _priced(study: str | None) -> tuple[Plan, Estimates]:
     config, plan = configured(study)
     places = (Path(config.results), config.device, config.micro_batch_size)
-    return plan, Prices(plan, *places, gpu_memory_gb=config.gpu_memory_gb, max_runtime=config.max_runtime)
+    return plan, Estimates(plan, *places, gpu_memory_gb=config.gpu_memory_gb, max_runtime=config.max_runtime)
 
 
 def planned(study: str | None, folder: Path = Path()) -> tuple[str, Plan]:
@@ -118,17 +120,17 @@ def configured(study: str | None, folder: Path = Path()) -> tuple[Config, Plan]:
     declared = read_yaml(folder / "config.yaml") or {}
     config = load_config(declared | ({"study": study} if study else {}))
     path = study_path(config, folder)
-    return config, plan_study(path, folder).narrowed(config.only)
+    return config, plan_study(path, folder, Path(config.results)).narrowed(config.only)
 
 
 def cell_lines(plan: Plan, results: Path) -> list[str]:
     """One line per cell, tab-separated with a header: names, blocks, whether its files are there, and the files."""
     lines = ["\t".join(("base", "sample", "recipe", "seed", "epoch", "blocks", "train", "scores", "weights", "target"))]
     for base in plan.bases:
-        target = results / plan.scores[base].output
+        target = results / plan.job("evaluate", Base(base)).output
         lines.append("\t".join((base, "", "", "", "0", "", "", _yes(target.exists()), "", str(target))))
     for key, run in plan.matrix.runs.items():
-        specs = (plan.train[key], plan.scores[key], plan.weights[key])
+        specs = [plan.job(stage, key) for stage in ("train", "evaluate", "weights")]
         there = [_yes((results / spec.output).exists()) for spec in specs]
         for epoch, blocks in run.epochs.items():
             names = (key.base, key.sample, key.recipe, str(key.seed), str(epoch), ",".join(blocks))

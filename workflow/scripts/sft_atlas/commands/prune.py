@@ -12,8 +12,10 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from sft_atlas.errors import StudyError
 from sft_atlas.files import epoch_folder, read_json
-from sft_atlas.study.load import SHARED_FOLDERS, StudyError, load_config, read_yaml, study_path
+from sft_atlas.stage import shared_folders
+from sft_atlas.study.load import load_config, read_yaml, study_path
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 
@@ -63,11 +65,11 @@ def unreferred(results: Path, studies: Iterable[Path]) -> Iterator[list[Path]]:
     names: set[str] = set()
     for path in studies:
         names |= {path.stem, f"{path.stem}-partial"}
-        plan = _plan(path)
+        plan = _plan(path, results)
         if plan is None:
             continue
-        outputs |= plan.specs.keys()
-        for spec in plan.train.values():
+        outputs |= plan.by_output.keys()
+        for spec in plan.select("train"):
             kept = {epoch_folder(Path(spec.output), epoch).name for epoch in spec.identity["epochs"]}
             epochs.setdefault(str(PurePosixPath(spec.output).parent), set()).update(kept)
     folders = {str(PurePosixPath(output).parent) for output in outputs}
@@ -79,10 +81,10 @@ def unreferred(results: Path, studies: Iterable[Path]) -> Iterator[list[Path]]:
         frozen = [name for name in sorted(files) if name.endswith(SPEC)]
         if folder == "." or not frozen:
             continue
-        if (top not in SHARED_FOLDERS and top not in names) or (top in SHARED_FOLDERS and folder not in folders):
+        if (top not in shared_folders() and top not in names) or (top in shared_folders() and folder not in folders):
             below.clear()
             yield [Path(place)]
-        elif top in SHARED_FOLDERS:
+        elif top in shared_folders():
             for name in frozen:
                 output = read_json(Path(place, name))["output"]
                 if output not in outputs:
@@ -95,13 +97,13 @@ def unreferred(results: Path, studies: Iterable[Path]) -> Iterator[list[Path]]:
                 yield from ([Path(place, name)] for name in stale)
 
 
-def _plan(path: Path) -> Plan | None:
+def _plan(path: Path, results: Path) -> Plan | None:
     """The plan of a study; None for a study with a table, which refers to nothing but its own folder."""
     declared = read_yaml(path)
     if isinstance(declared, dict) and "table" in declared:
         return None
     try:
-        return plan_study(path, Path())
+        return plan_study(path, Path(), results)
     except StudyError as error:
         raise StudyError(
             f"{error}\n{path}: cannot be planned, so what it refers to is not known and nothing is pruned; mend it, or "

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sft_atlas.errors import StudyError
 from sft_atlas.files import epoch_folder, read_json
 from sft_atlas.study.identity import STAGE_VERSIONS, sha256, spec_file, spec_hash
-from sft_atlas.study.load import StudyError, load_config, read_yaml
+from sft_atlas.study.load import load_config, read_yaml
 
 SPEC, RECORD = ".spec.json", ".record.json"
 # what lies in them is named by records beside them, or is no finished result

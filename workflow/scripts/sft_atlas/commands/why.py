@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sft_atlas.errors import StudyError
 from sft_atlas.files import read_json
-from sft_atlas.study.identity import sha256
-from sft_atlas.study.load import StudyError
+from sft_atlas.hashing import sha256
+from sft_atlas.stage import stages
 from sft_atlas.study.plan import Plan, Spec
 
 METADATA = Path(".snakemake/metadata")
 ABSENT = "(absent)"
 CODE = "workflow"
 MOST_INPUTS = 8
-# stages whose path does not hold their identity, so that Snakemake compares it
-TRACKED = ("collect", "analyse", "report")
 
 
 class Reasons:
@@ -30,11 +29,11 @@ class Reasons:
     def __init__(self, plan: Plan, results: Path) -> None:
         own = plan.study_specs().values()
         self.results = results
-        self.specs = plan.specs | {spec.output: spec for spec in own}
+        self.specs = plan.by_output | {spec.output: spec for spec in own}
         self.names = {"all": plan.study_specs()["report"].output} | {spec.stage: spec.output for spec in own}
         # identities as other specifications name them: of a job, or of a run
-        self.by_identity = {spec.hash: spec for spec in plan.specs.values()}
-        self.by_identity |= {spec.identity["run"]: spec for spec in plan.train.values()}
+        self.by_identity = {spec.hash: spec for spec in plan.by_output.values()}
+        self.by_identity |= {spec.identity["run"]: spec for spec in plan.select("train")}
         self._own: dict[str, list[str]] = {}
         self._due: dict[str, bool] = {}
 
@@ -96,7 +95,7 @@ class Reasons:
         if record is None:
             return []
         reasons = []
-        if spec.stage in TRACKED and repr(spec.hash) not in record.get("params", []):
+        if stages()[spec.stage].scope == "study" and repr(spec.hash) not in record.get("params", []):
             old = next((value.strip("'") for value in record.get("params", [])), "")
             frozen = self.results / spec.file.replace(spec.hash, old)
             if frozen.exists():

@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sft_atlas.errors import StudyError
 from sft_atlas.micro.config import MicroBase
-from sft_atlas.study.load import StudyError, read_yaml
+from sft_atlas.study.load import read_yaml
 from sft_atlas.study.matrix import ExpandedSample
 from sft_atlas.study.model import Base, Benchmark, Dataset, Study
 

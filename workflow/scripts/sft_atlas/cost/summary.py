@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import Cost
+from sft_atlas.stage import stages
 from sft_atlas.study.plan import Spec
 
 # What may stay of fine-tuned weights: what a study's keep_weights says, or every adapter merged into a whole model.
 KEPT = ("merged", "all", "deltas", "adapters", "none")
-READERS = ("evaluate", "weights", "likelihoods")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Total:
     estimated: int
 
 
-def priced(prices: Prices, specs: Iterable[Spec], done: Iterable[str] = ()) -> list[Job]:
+def priced(estimates: Estimates, specs: Iterable[Spec], done: Iterable[str] = ()) -> list[Job]:
     """Every job of the specs, in their order, each once."""
     there = set(done)
     return [
-        Job(spec.output, spec.stage, prices.of(spec), spec.output in there, tuple(spec.input_files()))
+        Job(spec.output, spec.stage, estimates.of(spec), spec.output in there, tuple(spec.input_files()))
         for spec in {spec.output: spec for spec in specs}.values()
     ]
 
@@ -105,7 +105,7 @@ def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
     for output, job in left.items():
         for before in job.after:
             followers[before].append(output)
-    turns = {output: (job.stage not in READERS, order) for order, (output, job) in enumerate(left.items())}
+    turns = {output: (not stages()[job.stage].reads_weights, order) for order, (output, job) in enumerate(left.items())}
     queue: list[tuple[tuple[bool, int], str]] = []
     running: list[tuple[float, str]] = []
     start: dict[str, float] = {}
@@ -154,7 +154,7 @@ def disk_at_peak(jobs: Sequence[Job], played: Schedule, kept: str) -> float:
     """
     read: dict[str, float] = defaultdict(float)
     for job in jobs:
-        if job.stage in READERS:
+        if stages()[job.stage].reads_weights:
             for before in job.after:
                 read[before] = max(read[before], played.end.get(job.output, 0.0))
     events = []

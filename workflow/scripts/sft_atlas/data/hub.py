@@ -18,8 +18,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects
 
-from sft_atlas.data.sources import DataError
-from sft_atlas.stages.base.run import CONSOLIDATED
+from sft_atlas.data.sources import CONSOLIDATED
+from sft_atlas.errors import DataError
 
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")

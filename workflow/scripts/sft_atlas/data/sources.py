@@ -10,34 +10,34 @@ from typing import Any
 
 import polars as pl
 
+from sft_atlas.errors import DataError
+from sft_atlas.study.model import Hub
+
+# some hub repositories hold the same weights a second time, in another layout
+CONSOLIDATED = "consolidated*"
 READABLE = (".jsonl", ".json", ".csv", ".parquet")
 Row = dict[str, Any]
 
 
-class DataError(ValueError):
-    """A row or file that cannot be used; names the file, the row, what was found and what was expected."""
-
-
-def source_files(source: dict[str, Any], paths: Iterable[str]) -> list[Path]:
+def source_files(hub: Hub | None, paths: Iterable[str]) -> list[Path]:
     """The files of a declared source, fetched if it is on the hub.
 
     Raises:
         DataError: the hub cannot be reached, the revision is unknown, or no file is readable.
     """
-    if "hub" not in source:
+    if hub is None:
         return [Path(path) for path in paths]
     from huggingface_hub.utils import filter_repo_objects
 
     from sft_atlas.data.hub import fetch
 
-    hub = source["hub"]
-    patterns = hub["files"] or [f"*{suffix}" for suffix in READABLE]
-    folder = fetch(hub["id"], hub["revision"], "dataset", patterns)
+    patterns = hub.files or [f"*{suffix}" for suffix in READABLE]
+    folder = fetch(hub.id, hub.revision, "dataset", patterns)
     # the cache may hold more of the repository than this source asks for
     found = sorted(file for file in folder.rglob("*") if file.suffix in READABLE)
     files = list(filter_repo_objects(found, allow_patterns=patterns, key=lambda file: str(file.relative_to(folder))))
     if not files:
-        raise DataError(f"hub {hub['id']}@{hub['revision']}: no file matches {patterns}; see `files` of the source")
+        raise DataError(f"hub {hub.id}@{hub.revision}: no file matches {patterns}; see `files` of the source")
     return files
 
 

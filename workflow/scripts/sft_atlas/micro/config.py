@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from sft_atlas.study.fields import Strict
 
 # Not Qwen2: transformers replaces its tokenizer by its own rules when a folder is loaded.
 Architecture = Literal["llama", "mistral", "qwen3", "olmo2", "gemma2"]
@@ -12,14 +14,13 @@ BenchmarkTopic = Literal["instructions", "translation", "code", "math", "facts",
 Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
-class Spec(BaseModel):
-    """Base of all specifications: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class MicroBase(Spec):
+class MicroBase(Strict):
     """A base model that is pre-trained from scratch on a mixture of domains."""
+
+    HASHED = (
+        *("architecture", "mixture", "seed", "steps", "batch_size", "learning_rate", "weight_decay", "warmup", "decay"),
+        *("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size", "positions"),
+    )
 
     architecture: Architecture = Field("llama", description="Model family, as named by transformers.")
     mixture: dict[Domain, Weight] = Field(
@@ -52,16 +53,20 @@ class MicroBase(Spec):
         return self
 
 
-class MicroDataset(Spec):
+class MicroDataset(Strict):
     """A supervised fine-tuning dataset of generated questions that are not held out."""
+
+    HASHED = ("topic", "rows", "seed")
 
     topic: Topic = Field("general", description="Kind of the questions.")
     rows: int = Field(1000, gt=0, le=10**7, description="Distinct rows to generate.")
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of the draw.")
 
 
-class MicroBenchmark(Spec):
+class MicroBenchmark(Strict):
     """A benchmark of generated questions that are held out of all datasets and of pre-training questions."""
+
+    HASHED = ("topic", "items", "seed")
 
     topic: BenchmarkTopic = Field("instructions", description="Kind of the questions.")
     items: int = Field(200, gt=0, le=10**7, description="Distinct items to generate.")

@@ -1,7 +1,6 @@
 """Opens the model of a checkpoint, base or fine-tuned, for whatever measures it."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -9,21 +8,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas.files import content_hash, epoch_folder
 from sft_atlas.models.device import TYPES, load_model
-from sft_atlas.stages.release.run import ensure_weights
-from sft_atlas.stages.tokens.run import load_tokenizer
+from sft_atlas.models.released import check_weights
+from sft_atlas.models.tokenizer import load_tokenizer
 
 
 def open_model(
-    inputs: dict[str, Any], epoch: int, root: Path, precision: str, device: torch.device
+    manifest: Path, base: Path, epoch: int, precision: str, device: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer of an epoch of run `inputs["model"]`, or at epoch 0 of base `inputs["model"]`.
+    """The model and tokenizer of an epoch of the run with this manifest, or at epoch 0 of the base with it.
 
-    Weights that were released are made again first.
+    Raises:
+        DataError: its weights are not there.
     """
-    manifest, base = root / inputs["model"], root / inputs["base"]
     if not epoch:
         return load_model(manifest.with_name("model"), precision, device), load_tokenizer(manifest)
-    ensure_weights(manifest, epoch, base, root)
+    check_weights(manifest, epoch)
     tokenizer = load_tokenizer(epoch_folder(manifest, epoch) / "manifest.json")
     return load_checkpoint(manifest, epoch, base, precision, device), tokenizer
 

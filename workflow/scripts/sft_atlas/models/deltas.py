@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import whole
-from sft_atlas.study.identity import sha256
+from sft_atlas.hashing import sha256
 
 SUFFIX = ".delta"
 LEVEL = 1

@@ -11,12 +11,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sft_atlas.models.local_models import local_model
+from sft_atlas.runtime.settings import current
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def prepare(threads: int) -> torch.device:
-    """Set CPU threads and quiet libraries; return the device (environment SFT_ATLAS_DEVICE: auto, cpu or cuda).
+    """Set CPU threads and quiet libraries; return the device that config.yaml asks for.
 
     Raises:
         ValueError: cuda is asked for and there is none.
@@ -26,7 +27,7 @@ def prepare(threads: int) -> torch.device:
     transformers_logging.disable_progress_bar()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    wanted = os.environ.get("SFT_ATLAS_DEVICE", "auto")
+    wanted = current().device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError("config.yaml: device: 'cuda' is asked for, but no GPU is visible to this job")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

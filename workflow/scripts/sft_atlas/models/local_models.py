@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from sft_atlas.files import free_bytes
+from sft_atlas.runtime.settings import current
 
 
 def local_model(folder: Path) -> Path:
@@ -14,7 +15,7 @@ def local_model(folder: Path) -> Path:
     Only bases are copied (`bases/NAME-ID/model`): a fine-tuned checkpoint is read once or twice.
     """
     place = node_disk()
-    if place is None or os.environ.get("SFT_ATLAS_LOCAL_MODELS") != "1" or folder.parent.parent.name != "bases":
+    if place is None or not current().local_models or folder.parent.parent.name != "bases":
         return folder
     models = place / "models"
     models.mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,7 @@ def node_disk() -> Path | None:
     Raises:
         ValueError: a variable in it is not set on this node, or it is not absolute.
     """
-    configured = os.environ.get("SFT_ATLAS_SCRATCH")
+    configured = current().scratch
     if not configured:
         return None
     place = os.path.expandvars(configured)

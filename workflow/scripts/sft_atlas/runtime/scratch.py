@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sft_atlas.cluster.session import began
 from sft_atlas.models.local_models import node_disk
+from sft_atlas.runtime.settings import changed
 
 # variables of libraries that cache in the home directory, which is shared, slow and small on many clusters
 CACHES = {
@@ -52,12 +53,13 @@ def own_scratch() -> Iterator[Path | None]:
     except OSError as error:
         raise ValueError(f"config.yaml: scratch: {place} cannot be used on this node: {error.strerror}") from None
     # $TMPDIR means another place from here on
-    changed = {"SFT_ATLAS_SCRATCH": str(place.parent)} | {name: str(own / folder) for name, folder in CACHES.items()}
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
+    caches = {name: str(own / folder) for name, folder in CACHES.items()}
+    before = {name: os.environ.get(name) for name in caches}
+    os.environ.update(caches)
     tempfile.tempdir = None
     try:
-        yield own
+        with changed(scratch=str(place.parent)):
+            yield own
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

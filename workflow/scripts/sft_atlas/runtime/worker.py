@@ -22,19 +22,9 @@ import time
 from pathlib import Path
 
 from sft_atlas.files import cpu_seconds, read_json, write_json
+from sft_atlas.runtime.settings import change, current
+from sft_atlas.stage import stages
 
-# What the costly stages import, in the order of their weight.
-PRELOADED = (
-    "sft_atlas.stages.train.run",
-    "sft_atlas.stages.evaluate.run",
-    "sft_atlas.stages.perplexity.run",
-    "sft_atlas.stages.tokens.run",
-    "sft_atlas.stages.base.run",
-    "sft_atlas.micro.pretrain",
-    "sft_atlas.stages.weights.run",
-    "sft_atlas.stages.likelihoods.run",
-    "sft_atlas.stages.embedding.run",
-)
 START_SECONDS = 300.0
 # A job whose client has gone is asked to stop, and has this long to save what it can go on from.
 STOP_SECONDS = 600.0
@@ -42,18 +32,24 @@ STOP_SECONDS = 600.0
 RECORD = Path("logs/worker.json")
 
 
+def preloaded() -> list[str]:
+    """What the costly stages import, training first: it needs most of what the others do."""
+    numeric = [stage for stage in stages().values() if stage.numeric]
+    modules = [name for stage in numeric for name in (f"{stage.package}.run", *stage.imports)]
+    return sorted(modules, key=lambda name: name != "sft_atlas.stages.train.run")
+
+
 def share_imports() -> None:
     """Tell the jobs that this process starts where a worker listens; the first of them starts it."""
     folder = Path(tempfile.mkdtemp(prefix="sft-atlas-"))
-    os.environ["SFT_ATLAS_WORKER"] = str(folder / "worker")
-    os.environ["SFT_ATLAS_WORKER_OWNER"] = str(os.getpid())
-    os.environ["SFT_ATLAS_WORKER_JOB"] = os.environ.get("SLURM_JOB_ID", "")
+    job = os.environ.get("SLURM_JOB_ID", "")
+    change(worker=str(folder / "worker"), worker_owner=os.getpid(), worker_job=job)
 
 
 def shares_imports() -> bool:
     """Whether the worker that this process has heard of is one of its own SLURM job, and so of its node."""
     job = os.environ.get("SLURM_JOB_ID")
-    return bool(job) and os.environ.get("SFT_ATLAS_WORKER_JOB") == job
+    return bool(job) and current().worker_job == job
 
 
 def request(path: Path, spec: Path) -> int:
@@ -86,7 +82,7 @@ def _hang_up(connection: socket.socket) -> None:
 def serve(path: Path, owner: int) -> None:
     """Import everything once, then fork a child for each request until the owning process is gone."""
     started = time.process_time()
-    for module in PRELOADED:
+    for module in preloaded():
         importlib.import_module(module)
     record = {"import_cpu_seconds": time.process_time() - started}
     write_json(RECORD, record)
@@ -219,7 +215,7 @@ def _connect(path: Path) -> socket.socket:
 
 
 def _launch(path: Path) -> int:
-    owner = os.environ["SFT_ATLAS_WORKER_OWNER"]
+    owner = str(current().worker_owner)
     with path.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "sft_atlas.runtime.worker", str(path), owner],

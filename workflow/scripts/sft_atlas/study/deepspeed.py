@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sft_atlas.study.load import StudyError, validate
+from sft_atlas.errors import StudyError
+from sft_atlas.study.load import validate
 from sft_atlas.study.model import Strict
 
 Auto = Literal["auto"]

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -72,6 +72,24 @@ class Strict(BaseModel):
     """A declaration that refuses keys it does not know and values of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
+
+    HASHED: ClassVar[tuple[str, ...]] = ()
+    """Fields that every identity holds, as `field`, or as `field=key` where the key in the identity is another."""
+    LABELS: ClassVar[tuple[str, ...]] = ()
+    """Fields that no identity holds: what they say changes no result."""
+
+    @classmethod
+    def hashed(cls) -> dict[str, str]:
+        """The fields of `HASHED` with their keys."""
+        return {field: key or field for field, _, key in (entry.partition("=") for entry in cls.HASHED)}
+
+    @classmethod
+    def of_identity(cls, content: Any) -> Any:
+        """Validator of what an identity holds: the same mapping with fields under their names in code."""
+        if not isinstance(content, dict):
+            return content
+        fields = {key: field for field, key in cls.hashed().items()}
+        return {fields.get(key, key): value for key, value in content.items()}
 
 
 def exactly_one(declaration: Any, *keys: str) -> None:

@@ -1,77 +1,37 @@
-"""Identity of what the study makes: a hash of scientific fields, never of names, labels, paths or hardware."""
+"""Identity of what the study makes: a hash of scientific fields, never of names, labels, paths or hardware.
 
-import hashlib
-import json
-from pathlib import Path, PurePosixPath
+What of a declaration is hashed is an explicit list (`Strict.HASHED`): those fields stand in every identity under the
+key that they had when they entered it, whatever they are called in code. Labels (`Strict.LABELS`) are in none. Any
+other field entered later: it is absent while it has its default, which therefore has to mean what was done before there
+was such a field. So an option that is added to a declaration moves no identity, and one that is used moves its own.
+"""
+
+from collections.abc import Collection
+from pathlib import PurePosixPath
 from typing import Any
 
-# Raised by hand when a costly stage's results change; part of every identity of that stage and of all that follows.
-# tests/unit/test_stage_versions.py asks for the decision when a stage's source changes.
-STAGE_VERSIONS = {
-    "tokenizer": 1,
-    "base": 1,
-    "dataset": 1,
-    "sample": 1,
-    "benchmark": 1,
-    "contamination": 1,
-    "tokens": 1,
-    "perplexity": 1,
-    "similarity": 1,
-    "train": 2,
-    "evaluate": 1,
-    "weights": 1,
-    "likelihoods": 1,
-    "embedding": 1,
-}
-
-SAMPLED_BLOCK = 1 << 20
-WHOLE_FILE_LIMIT = 16 << 20
+from sft_atlas.hashing import digest
+from sft_atlas.study.fields import Strict
 
 
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: one text for one content.
-
-    Raises:
-        ValueError: the content holds NaN or an infinity.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest(value: Any, digits: int = 8) -> str:
-    """The first hex digits of the SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:digits]
+def identity_of(declared: Strict, without: Collection[str] = ()) -> dict[str, Any]:
+    """The part of a declaration that is hashed, JSON-ready; `without` leaves fields out by their name in code."""
+    kind = type(declared)
+    keys = kind.hashed()
+    found = {key: _value(getattr(declared, field)) for field, key in keys.items() if field not in without}
+    for name, field in kind.model_fields.items():
+        value = getattr(declared, name)
+        if name not in (*keys, *kind.LABELS, *without) and value != field.get_default(call_default_factory=True):
+            found[name] = _value(value)
+    return found
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint(path: Path) -> str:
-    """Content of a local source, cheap enough to be asked for at every planning.
-
-    A file up to 16 MB is hashed whole; of a larger one its size and 18 evenly spaced blocks of 1 MB. A folder is the
-    fingerprints of its model files by name. The stage that reads the source hashes it whole, so a change that this
-    overlooks still reaches everything that depends on it; it only keeps its place.
-
-    Raises:
-        OSError: the source cannot be read.
-    """
-    if path.is_dir():
-        names = sorted(
-            file.name for file in path.iterdir() if file.suffix in (".safetensors", ".json", ".model", ".txt")
-        )
-        return digest({name: fingerprint(path / name) for name in names}, 16)
-    size = path.stat().st_size
-    if size <= WHOLE_FILE_LIMIT:
-        return sha256(path)[:16]
-    content = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for block in range(18):
-            file.seek((size - SAMPLED_BLOCK) * block // 17)
-            content.update(file.read(SAMPLED_BLOCK))
-    return content.hexdigest()[:16]
+def _value(value: Any) -> Any:
+    if isinstance(value, Strict):
+        return identity_of(value)
+    if isinstance(value, dict):
+        return {key: _value(inner) for key, inner in value.items()}
+    return [_value(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def spec_hash(stage: str, version: int, identity: dict[str, Any]) -> str:

@@ -9,19 +9,15 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sft_atlas.errors import StudyError
+from sft_atlas.stage import shared_folders
 from sft_atlas.study.config import Config
 from sft_atlas.study.grid import RecipeGrid, is_grid, members
 from sft_atlas.study.model import NAME, Study
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 100
-# folders of the results that belong to all studies
-SHARED_FOLDERS = ("bases", "benchmarks", "datasets", "runs", "samples", "tokenizers", "tokens")
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class StudyError(ValueError):
-    """A study file or config.yaml that cannot be used; the message says where, what was found and what would do."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -195,10 +191,10 @@ def study_path(config: Config, root: Path) -> Path:
         path = Path(config.study)
         if not path.is_file():
             raise StudyError(f"config.yaml: study: there is no file {config.study!r}; give a path to a YAML file")
-        if not NAME.fullmatch(path.stem) or path.stem in SHARED_FOLDERS:
+        if not NAME.fullmatch(path.stem) or path.stem in shared_folders():
             raise StudyError(
                 f"config.yaml: study: {path.stem!r} names the study's folder in the results; use letters, digits and "
-                f". _ - + (at most 64), and none of {', '.join(SHARED_FOLDERS)}"
+                f". _ - + (at most 64), and none of {', '.join(shared_folders())}"
             )
         return path
     path = root / "studies" / f"{config.study}.yaml"

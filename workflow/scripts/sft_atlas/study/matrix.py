@@ -7,8 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sft_atlas.study.load import StudyError, unknown
+from sft_atlas.errors import StudyError
+from sft_atlas.study.load import unknown
 from sft_atlas.study.model import DATASET_PLACEHOLDER, NAME, Block, Cells, Match, Sample, Study
+from sft_atlas.study.nodes import RunKey
 
 MAX_CELLS = 1_000_000
 
@@ -29,16 +31,6 @@ class ExpandedSample:
     def dataset(self) -> str:
         """The dataset it stands for in tables: its only one, or the mixture's own name."""
         return self.datasets[0] if len(self.datasets) == 1 else self.name
-
-
-@dataclass(frozen=True, order=True)
-class RunKey:
-    """One training job, by names."""
-
-    base: str
-    sample: str
-    recipe: str
-    seed: int
 
 
 @dataclass

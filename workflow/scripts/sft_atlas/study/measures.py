@@ -6,17 +6,24 @@ from pydantic import Field
 
 from sft_atlas.study.fields import ModelFolder, Seed, Selector, Strict
 
+Precision = Literal["fp32", "bf16"]
+
 
 class Evaluation(Strict):
     """How every benchmark is run."""
 
+    HASHED = ("batch_size", "max_length", "precision")
+
     batch_size: int = Field(default=32, ge=1, description="Sequences in one forward pass; it moves last digits.")
     max_length: int = Field(default=2048, ge=8, description="Tokens of context and continuation; longer is cut left.")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Weights of the model under evaluation.")
+    precision: Precision = Field(default="fp32", description="Weights of the model under evaluation.")
 
 
 class Embedding(Strict):
     """A local model that turns texts into vectors."""
+
+    HASHED = ("rows", "max_length")
+    LABELS = ("path",)
 
     path: ModelFolder = Field(description="Folder with config, tokenizer and safetensors, as transformers loads them.")
     rows: int = Field(
@@ -28,6 +35,9 @@ class Embedding(Strict):
 class Similarity(Strict):
     """Likeness of a sample's text and a benchmark's: by shared wording, and by meaning if there is a model for it."""
 
+    HASHED = ("ngram",)
+    LABELS = ("embedding",)
+
     ngram: int = Field(default=3, ge=1, le=20, description="Words in an n-gram (characters in scripts without spaces).")
     embedding: Embedding | None = Field(
         default=None, description="Model behind the similarity of meaning; none: that of wording only."
@@ -37,13 +47,16 @@ class Similarity(Strict):
 class Likelihoods(Strict):
     """Log-likelihoods and representations of fixed texts, questions of the benchmarks, under every model."""
 
+    HASHED = ("texts", "seed", "max_length", "precision", "representation", "neighbour")
+    LABELS = ("benchmarks",)
+
     texts: int = Field(
         default=150, ge=1, le=10**6, description="Questions drawn of each benchmark; all of a smaller one."
     )
     benchmarks: Selector | None = Field(default=None, description="Names or patterns; none: every benchmark.")
     seed: Seed = Field(default=0, description="Seed of the draw.")
     max_length: int = Field(default=2048, ge=8, description="Tokens of a text; longer ones are cut.")
-    precision: Literal["fp32", "bf16"] | None = Field(
+    precision: Precision | None = Field(
         default=None, description="Weights of the model while measuring; none: as in evaluation."
     )
     representation: Literal["last", "mean"] = Field(
@@ -59,6 +72,9 @@ class Likelihoods(Strict):
 
 class Decontamination(Strict):
     """What happens to training rows that hold a benchmark's items."""
+
+    HASHED = ("ngram", "threshold")
+    LABELS = ("action",)
 
     ngram: int = Field(default=8, ge=1, le=50, description="Words in an n-gram.")
     threshold: float = Field(

@@ -4,17 +4,23 @@ A specification (*spec*) says all that a job needs to know. Its hash covers stag
 stands in the path of what the job makes, so that another specification is another file and nothing is overwritten.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from sft_atlas.errors import StudyError
+from sft_atlas.stage import Job, Stage, stages
+from sft_atlas.study import nodes
 from sft_atlas.study.grid import search_facts
-from sft_atlas.study.identity import STAGE_VERSIONS, spec_file, spec_hash
-from sft_atlas.study.load import StudyError
-from sft_atlas.study.matrix import Matrix, Run, RunKey
+from sft_atlas.study.identity import identity_of, spec_file, spec_hash
+from sft_atlas.study.matrix import Matrix, Run
 from sft_atlas.study.model import Study
+from sft_atlas.study.nodes import Key, Node, RunKey
+
+FILTERS = ("base", "sample", "recipe", "seed", "block", "subset")
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,18 @@ class Spec:
     inputs: dict[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     labels: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def version(self) -> int:
-        """The stage's version; stages without one re-run when their code changes."""
-        return STAGE_VERSIONS.get(self.stage, 0)
+    version: int = 0
+    key: Key | None = field(default=None, compare=False)
 
     @cached_property
     def hash(self) -> str:
         """Eight hex digits over stage, version and identity."""
         return spec_hash(self.stage, self.version, self.identity)
+
+    @property
+    def folder(self) -> str:
+        """Where the output lies."""
+        return self.output.rpartition("/")[0]
 
     def content(self) -> dict[str, Any]:
         """What the frozen file holds."""
@@ -63,87 +71,157 @@ class Spec:
 
 @dataclass
 class Plan:
-    """Every job of a study, by output; and what belongs to whom, by name."""
+    """Every job of a study, by stage and by what it is for; and by output.
+
+    A job that measures several models, all kept epochs of a run, is found under the run and under each of its nodes.
+    """
 
     study: Study
     matrix: Matrix
     name: str
-    specs: dict[str, Spec] = field(default_factory=dict)
-    datasets: dict[str, Spec] = field(default_factory=dict)
-    samples: dict[str, Spec] = field(default_factory=dict)
-    benchmarks: dict[str, Spec] = field(default_factory=dict)
-    bases: dict[str, Spec] = field(default_factory=dict)
-    tokenizers: dict[str, Spec] = field(default_factory=dict)
-    tokens: dict[tuple[str, str], Spec] = field(default_factory=dict)
-    perplexity: dict[str, Spec] = field(default_factory=dict)
-    similarity: dict[str, Spec] = field(default_factory=dict)
-    contamination: dict[str, Spec] = field(default_factory=dict)
-    train: dict[RunKey, Spec] = field(default_factory=dict)
-    run_tokens: dict[RunKey, Spec] = field(default_factory=dict)
-    scores: dict[RunKey | str, Spec] = field(default_factory=dict)
-    weights: dict[RunKey, Spec] = field(default_factory=dict)
-    likelihoods: dict[RunKey | str, Spec] = field(default_factory=dict)
-    embeddings: dict[tuple[str, str], Spec] = field(default_factory=dict)
-    release: dict[RunKey, Spec] = field(default_factory=dict)
+    results: Path | None = None
+    """Where results lie, for what depends on those that are there; None: nothing is there."""
+    specs: dict[tuple[str, Key], Spec] = field(default_factory=dict)
+    by_output: dict[str, Spec] = field(default_factory=dict)
     part: dict[str, Any] | None = None
     """Of a narrowed plan: by which filter (`only`), and how many of the study's cells it leaves out."""
+    accepted: dict[str, dict[int, int]] = field(default_factory=dict)
+    """How many results of an earlier version of a stage the study accepts, by stage and version."""
 
-    def add(self, spec: Spec) -> Spec:
+    @property
+    def imported(self) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+        """Of a study whose scores come from a table: the identity of that, and its file; else None."""
+        return None
+
+    def add(self, stage: Stage, job: Job) -> Spec:
         """Register a job.
 
         Raises:
             StudyError: another job with the same path, hence a collision of hashes.
         """
-        known = self.specs.setdefault(spec.output, spec)
+        spec = self._accepted(stage, job) or spec_of(stage, job, stage.version)
+        known = self.by_output.setdefault(spec.output, spec)
         if known.identity != spec.identity:
             raise StudyError(f"two identities share the path {spec.output}: rename one of them")
+        self.specs[stage.name, job.key] = known
         return known
 
-    def stage(self, *stages: str) -> list[str]:
-        """Outputs of the stages."""
-        return [spec.output for spec in self.specs.values() if spec.stage in stages]
+    def _accepted(self, stage: Stage, job: Job) -> Spec | None:
+        """The specification under an earlier version of the stage, if the study accepts its result and it is there."""
+        version = self.study.accept.get(stage.name) if self.study.accept else None
+        if version is None or self.results is None or version >= stage.version:
+            return None
+        spec = spec_of(stage, job.under(version) if job.under else job, version)
+        if not (self.results / spec.output).exists():
+            return None
+        counts = self.accepted.setdefault(stage.name, {})
+        counts[version] = counts.get(version, 0) + 1
+        return spec
+
+    def job(self, stage: str, key: Key | Node) -> Spec:
+        """The job of a stage for a key, or for a model.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.specs[stage, key.run if isinstance(key, nodes.Epoch) else key]
+
+    def get(self, stage: str, key: Key | Node) -> Spec | None:
+        """The job of a stage for a key, or None."""
+        return self.specs.get((stage, key.run if isinstance(key, nodes.Epoch) else key))
+
+    def select(self, *wanted: str, **patterns: str) -> list[Spec]:
+        """The jobs of stages (none named: of all), each once, whose keys have names like the patterns."""
+        found = {
+            spec.output: spec
+            for (stage, key), spec in self.specs.items()
+            if (not wanted or stage in wanted) and (not patterns or _matches(nodes.names(key), patterns))
+        }
+        return list(found.values())
+
+    @property
+    def bases(self) -> list[str]:
+        """Bases that have a run, in order."""
+        return sorted({key.base for key in self.matrix.runs})
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """The prompt, as identities hold it."""
+        return identity_of(self.study.template)
+
+    @cached_property
+    def lengths(self) -> dict[tuple[str, str], int]:
+        """By base and sample, the longest length in tokens that any recipe cuts it at: where it is measured."""
+        longest: dict[tuple[str, str], int] = {}
+        for key in self.matrix.runs:
+            length = self.study.recipes[key.recipe].max_length
+            longest[key.base, key.sample] = max(length, longest.get((key.base, key.sample), 0))
+        return dict(sorted(longest.items()))
+
+    @property
+    def singles(self) -> list[str]:
+        """Samples that are drawn: those of runs, and those that mixtures of runs are made of."""
+        used = {key.sample for key in self.matrix.runs}
+        return sorted({part for sample in used for part in (self.matrix.samples[sample].parts or (sample,))})
+
+    def compared(self) -> Iterator[tuple[nodes.Sample, str, dict[str, Any], dict[str, Any]]]:
+        """Every sample that a run is trained on beside every benchmark: key, folder, identity and inputs."""
+        prepared = {name: self.job("benchmark", nodes.Benchmark(name)) for name in sorted(self.study.benchmarks)}
+        hashes = {name: spec.hash for name, spec in prepared.items()}
+        items = {name: spec.output for name, spec in prepared.items()}
+        for name in sorted({key.sample for key in self.matrix.runs}):
+            drawn = self.job("sample", nodes.Sample(name))
+            inputs = {"sample": drawn.output, "benchmarks": items}
+            yield nodes.Sample(name), drawn.folder, {"sample": drawn.hash, "benchmarks": hashes}, inputs
+
+    def tokens_of(self, key: RunKey) -> nodes.Tokens:
+        """What a run is trained on."""
+        return nodes.Tokens(key.base, key.sample, self.study.recipes[key.recipe].max_length)
+
+    def models(self) -> Iterator[tuple[nodes.Base | RunKey, list[int], Spec, Spec]]:
+        """Whatever is measured: its key, its epochs (a base has 0), the job that makes it, and that of its base."""
+        for base in self.bases:
+            made = self.job("base", nodes.Base(base))
+            yield nodes.Base(base), [0], made, made
+        for key, run in self.matrix.runs.items():
+            yield key, list(run.epochs), self.job("train", key), self.job("base", nodes.Base(key.base))
 
     def of_run(self, key: RunKey) -> list[str]:
         """Everything a run leads to: its training and every measurement of its checkpoints."""
-        tables: tuple[dict[Any, Spec], ...] = (self.train, self.scores, self.weights, self.likelihoods)
-        return [table[key].output for table in tables if key in table]
+        found = (self.get(stage.name, key) for stage in stages().values() if stage.absent and stage.name != "tokens")
+        return [spec.output for spec in found if spec]
 
     def released(self) -> list[str]:
-        """Proofs that the weights of measured checkpoints are given back, if the study does not keep them all."""
-        return [self.release[key].output for key in self.matrix.runs if key in self.release]
+        """Proofs that the weights of measured checkpoints were released, if the study does not keep them all."""
+        return [spec.output for key in self.matrix.runs if (spec := self.get("release", key))]
 
     def of_base(self, base: str) -> list[str]:
         """Everything about a base: itself, every measurement of it, and all its runs."""
-        tables: tuple[dict[Any, Spec], ...] = (self.bases, self.scores, self.perplexity, self.likelihoods)
-        own = [table[base].output for table in tables if base in table]
-        return own + [path for key in self.matrix.runs if key.base == base for path in self.of_run(key)]
+        own = [self.get(stage.name, nodes.Base(base)) for stage in stages().values()]
+        runs = [path for key in self.matrix.runs if key.base == base for path in self.of_run(key)]
+        return [spec.output for spec in own if spec] + runs
 
     def of_block(self, block: str) -> list[str]:
         """Everything a block's runs lead to, with the scores of their bases."""
         keys = [key for key, run in self.matrix.runs.items() if any(block in names for names in run.epochs.values())]
-        bases = dict.fromkeys(self.scores[key.base].output for key in keys)
-        return [*bases, *(path for key in keys for path in self.of_run(key))]
+        bases = [self.get("evaluate", nodes.Base(base)) for base in dict.fromkeys(key.base for key in keys)]
+        return [spec.output for spec in bases if spec] + [path for key in keys for path in self.of_run(key)]
 
-    def results(self) -> list[str]:
+    def collected(self) -> list[str]:
         """What the tables of the study are collected from."""
-        specs = [*self.tokens.values(), *self.similarity.values(), *self.contamination.values()]
-        specs += self.embeddings.values()
-        of_bases: tuple[dict[Any, Spec], ...] = (self.perplexity, self.scores, self.likelihoods)
-        specs += [table[base] for base in self.bases for table in of_bases if base in table]
-        specs += [self.run_tokens[key] for key in self.matrix.runs]
-        paths = [spec.output for spec in specs] + [path for key in self.matrix.runs for path in self.of_run(key)]
-        return list(dict.fromkeys(paths))
+        wanted = [stage.name for stage in stages().values() if stage.absent]
+        return sorted(spec.output for spec in self.select(*wanted))
 
     def needed(self) -> list[Spec]:
         """The jobs that lead to the study's results, in the order of the plan."""
         wanted: set[str] = set()
-        waiting = [*self.results(), *self.released()]
+        waiting = [*self.collected(), *self.released()]
         while waiting:
             output = waiting.pop()
             if output not in wanted:
                 wanted.add(output)
-                waiting += self.specs[output].input_files()
-        return [spec for output, spec in self.specs.items() if output in wanted]
+                waiting += self.by_output[output].input_files()
+        return [spec for output, spec in self.by_output.items() if output in wanted]
 
     def narrowed(self, only: str) -> "Plan":
         """The same jobs under the same identities, of those cells only that `base=a,block=b` (patterns) leaves.
@@ -153,23 +231,15 @@ class Plan:
         """
         if not only:
             return self
-        keys = ("base", "sample", "recipe", "seed", "block", "subset")
-        wanted: dict[str, list[str]] = {}
-        for part in only.split(","):
-            key, equals, pattern = part.strip().partition("=")
-            if key not in keys or not equals or not pattern:
-                raise StudyError(
-                    f"config.yaml: only: found {part!r}; expected KEY=PATTERN, KEY one of {', '.join(keys)}"
-                )
-            wanted.setdefault(key, []).append(pattern)
+        wanted = _filters(only)
 
         def meant(run: Run, *unknown: str) -> bool:
-            names = {key: [str(getattr(run.key, key))] for key in keys[:4]}
-            names["block"] = [block for blocks in run.epochs.values() for block in blocks]
+            known: dict[str, list[str]] = {name: [value] for name, value in nodes.names(run.key).items()}
+            known["block"] = [block for blocks in run.epochs.values() for block in blocks]
             cells = {(run.key, epoch) for epoch in run.epochs}
-            names["subset"] = [name for name, subset in self.matrix.subsets.items() if cells & subset]
+            known["subset"] = [name for name, subset in self.matrix.subsets.items() if cells & subset]
             return all(
-                any(fnmatchcase(name, pattern) for name in names[key] for pattern in patterns)
+                any(fnmatchcase(name, pattern) for name in known[key] for pattern in patterns)
                 for key, patterns in wanted.items()
                 if key not in unknown
             )
@@ -181,23 +251,16 @@ class Plan:
         }
         if not runs:
             raise StudyError(f"config.yaml: only: {only!r} leaves no cell of the study")
-        bases, samples = {key.base for key in runs}, {key.sample for key in runs}
         matrix = replace(self.matrix, runs=runs, missing=missing)
         cells = self.matrix.checkpoints
-        return replace(
-            self,
-            part={"only": only, "cells": cells, "left_out": cells - matrix.checkpoints},
-            matrix=matrix,
-            bases={base: spec for base, spec in self.bases.items() if base in bases},
-            tokens={pair: spec for pair, spec in self.tokens.items() if pair[0] in bases and pair[1] in samples},
-            similarity={sample: spec for sample, spec in self.similarity.items() if sample in samples},
-            contamination={sample: spec for sample, spec in self.contamination.items() if sample in samples},
-            embeddings={
-                (kind, name): spec
-                for (kind, name), spec in self.embeddings.items()
-                if kind == "benchmark" or name in samples
-            },
-        )
+        part = {"only": only, "cells": cells, "left_out": cells - matrix.checkpoints}
+        bases, samples = {key.base for key in runs}, {key.sample for key in runs}
+        kept = {
+            (stage, key): spec
+            for (stage, key), spec in self.specs.items()
+            if stages()[stage].prepares or _is_part(key, runs, bases, samples)
+        }
+        return replace(self, part=part, matrix=matrix, specs=kept)
 
     def labels(self) -> dict[str, Any]:
         """What the analysis knows beside the tables: families and languages of bases, facts about benchmarks, and
@@ -221,93 +284,39 @@ class Plan:
         )
 
     def study_specs(self, present: Callable[[str], bool] = lambda path: True, place: str = "") -> dict[str, Spec]:
-        """The study's own jobs, collect, audit, analyse and report, over the results that are present."""
-        folder = self.name + place
-        shown = {"bases": list(self.study.bases), "datasets": list(self.study.datasets)}
-        options, labels = self.study.analyses.model_dump(), self.labels()
-        study = {"name": self.name, "title": self.study.title, "analyses": options, **labels, **shown}
-        collect = collect_spec(self, folder, present)
-        facts = {"labels": {"benchmarks": labels["benchmarks"]}}
-        audit = Spec("audit", f"{folder}/audit.json", facts, {"collect": collect.output})
-        identity = {"options": options, "labels": labels}
-        inputs = {"collect": collect.output, "audit": audit.output}
-        analyse = Spec("analyse", f"{folder}/analyse.json", identity, inputs)
-        inputs = inputs | {"analyse": analyse.output}
-        # in the identity: two filters may leave the same cells, and the page names one
-        identity = {"study": self.name, **({"part": self.part} if self.part else {})}
-        report = Spec(
-            "report", f"{folder}/report.html", identity, inputs, labels=study | {"labels": labels, "part": self.part}
-        )
-        return {spec.stage: spec for spec in (collect, audit, analyse, report)}
+        """The study's own jobs, from tables to report, over the results that are present, by what is made of them."""
+        whole = View(self, f"{self.name}{place}", present)
+        for stage in stages().values():
+            if stage.scope == "study":
+                for job in stage.jobs(whole):
+                    whole.specs[stage.result] = spec_of(stage, job, stage.version)
+        return whole.specs
 
 
-def collect_spec(plan: Plan, folder: str, present: Callable[[str], bool]) -> Spec:
-    """The job that gathers every result of the study into its tables; what is not present is listed as missing."""
-    study, matrix = plan.study, plan.matrix
+@dataclass
+class View:
+    """A plan as the study's own jobs see it: into which folder they write, and which results there are."""
 
-    def found(spec: Spec | None) -> str | None:
-        return spec.output if spec and present(spec.output) else None
+    plan: Plan
+    folder: str
+    present: Callable[[str], bool]
+    specs: dict[str, Spec] = field(default_factory=dict)
 
-    runs = [
-        {
-            "base": key.base,
-            "sample": key.sample,
-            "recipe": key.recipe,
-            "seed": key.seed,
-            "epochs": {str(epoch): ",".join(sorted(set(blocks))) for epoch, blocks in run.epochs.items()},
-            "dataset": matrix.samples[key.sample].dataset,
-            "held_out": matrix.samples[key.sample].held_out,
-            "method": study.recipes[key.recipe].method,
-            "schedule": study.recipes[key.recipe].schedule,
-            "run": plan.train[key].identity["run"],
-            "tokens": plan.run_tokens[key].output,
-            "train": found(plan.train[key]),
-            "scores": found(plan.scores[key]),
-            "weights": found(plan.weights[key]),
-            "likelihoods": found(plan.likelihoods.get(key)),
-        }
-        for key, run in matrix.runs.items()
-    ]
-    bases = {
-        base: {
-            "scores": found(plan.scores[base]),
-            "perplexity": found(plan.perplexity[base]),
-            "likelihoods": found(plan.likelihoods.get(base)),
-        }
-        for base in plan.bases
-    }
-    tokens = {
-        base: {sample: found(spec) for (owner, sample), spec in sorted(plan.tokens.items()) if owner == base}
-        for base in plan.bases
-    }
-    identity = {
-        "runs": runs,
-        "bases": bases,
-        "tokens": tokens,
-        "samples": {sample: matrix.samples[sample].dataset for sample in plan.similarity},
-        "similarity": {sample: found(spec) for sample, spec in plan.similarity.items()},
-        "contamination": {sample: found(spec) for sample, spec in plan.contamination.items()},
-        "embeddings": {
-            kind: {name: found(spec) for (own, name), spec in sorted(plan.embeddings.items()) if own == kind}
-            for kind in ("sample", "benchmark")
-        },
-        "likelihoods": bool(plan.likelihoods),
-        "benchmarks": {spec.hash: name for name, spec in sorted(plan.benchmarks.items())},
-        "matches": {name: sorted(benchmark.matches) for name, benchmark in sorted(study.benchmarks.items())},
-        "missing": [
-            {
-                "base": key.base,
-                "sample": key.sample,
-                "recipe": key.recipe,
-                "seed": key.seed,
-                "epoch": epoch,
-                "reason": why,
-            }
-            for (key, epoch), why in sorted(matrix.missing.items())
-        ],
-    }
-    inputs = {"results": [path for path in plan.results() if present(path)]}
-    return Spec("collect", f"{folder}/collect.json", identity, inputs)
+    @property
+    def key(self) -> nodes.Whole:
+        """The key of the study's own jobs."""
+        return nodes.Whole(self.folder)
+
+    def found(self, spec: Spec | None) -> str | None:
+        """The output of a job if it is present."""
+        return spec.output if spec and self.present(spec.output) else None
+
+
+def spec_of(stage: Stage, job: Job, version: int) -> Spec:
+    """The specification of a job under a version of its stage."""
+    hash8 = spec_hash(stage.name, version, job.identity)
+    output = stage.output.format(place=job.place, hash=hash8)
+    return Spec(stage.name, output, job.identity, job.inputs, job.sources, job.labels, version, job.key)
 
 
 def leaves(value: Any) -> list[str]:
@@ -323,3 +332,26 @@ def leaves(value: Any) -> list[str]:
 
     walk(value)
     return list(found)
+
+
+def _filters(only: str) -> dict[str, list[str]]:
+    wanted: dict[str, list[str]] = {}
+    for part in only.split(","):
+        key, equals, pattern = part.strip().partition("=")
+        if key not in FILTERS or not equals or not pattern:
+            expected = f"expected KEY=PATTERN, KEY one of {', '.join(FILTERS)}"
+            raise StudyError(f"config.yaml: only: found {part!r}; {expected}")
+        wanted.setdefault(key, []).append(pattern)
+    return wanted
+
+
+def _matches(found: dict[str, str], patterns: dict[str, str]) -> bool:
+    return all(name in found and fnmatchcase(found[name], pattern) for name, pattern in patterns.items())
+
+
+def _is_part(key: Key, runs: Collection[RunKey], bases: set[str], samples: set[str]) -> bool:
+    """Whether a key belongs to some runs; what is of no base and of no sample does."""
+    if isinstance(key, RunKey):
+        return key in runs
+    found = nodes.names(key)
+    return found.get("base") in (None, *bases) and found.get("sample") in (None, *samples)

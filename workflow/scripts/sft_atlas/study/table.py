@@ -1,21 +1,21 @@
 """A study whose scores come from a table: its declaration, and the plan of its few jobs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from sft_atlas.errors import StudyError
+from sft_atlas.hashing import sha256
 from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.config import Config
 from sft_atlas.study.fields import Plain, Strict, Text, data_file, exactly_one, matching
-from sft_atlas.study.identity import sha256
-from sft_atlas.study.load import StudyError, load_study, read_yaml, study_path, unknown, validate
+from sft_atlas.study.load import load_study, read_yaml, study_path, unknown, validate
 from sft_atlas.study.matrix import Matrix, expand
 from sft_atlas.study.model import Study
-from sft_atlas.study.plan import Plan, Spec
+from sft_atlas.study.plan import Plan
 
 Sha256 = Annotated[str, matching(r"[0-9a-f]{64}", "64 hex digits")]
 TableFile = Annotated[str, data_file(".csv", ".parquet"), Plain]
@@ -115,9 +115,9 @@ class TablePlan(Plan):
             benchmarks[name] = TableBenchmark().model_dump() | benchmarks.get(name, {}) | given
         return {**known, "bases": known["bases"] | bases, "benchmarks": benchmarks}
 
-    def study_specs(self, present: Callable[[str], bool] = lambda path: True, place: str = "") -> dict[str, Spec]:
-        """Import in place of collecting; then analysis and report as for every study."""
-        specs = super().study_specs(present, place)
+    @property
+    def imported(self) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The table of scores and what is known about it, and its file."""
         source = self.table.table
         identity = {
             "source": {"sha256": source.sha256, "url": source.url, "path": source.path, "format": source.format},
@@ -125,8 +125,7 @@ class TablePlan(Plan):
             "declared": declared_cells(self.declared) if self.declared else [],
             "named": self._named(),
         }
-        sources = (source.path,) if source.path else ()
-        return specs | {"collect": Spec("import", specs["collect"].output, identity, {}, sources)}
+        return identity, (source.path,) if source.path else ()
 
     def _named(self) -> dict[str, dict[str, str]]:
         """Names that only the table can have, not the matrix, by column; each under its key in the study."""
@@ -169,16 +168,15 @@ def declared_cells(plan: Plan) -> list[dict[str, Any]]:
     return cells
 
 
-def plan_study(path: Path, root: Path) -> Plan:
-    """Read any study file and plan its jobs: those of a matrix, or those of a table.
+def plan_study(path: Path, root: Path, results: Path | None = None) -> Plan:
+    """Read any study file and plan its jobs, those of a matrix or those of a table, beside the results there are.
 
     Raises:
         StudyError: the file, or the study that it refers to, cannot be used.
     """
     declared = read_yaml(path)
     if not isinstance(declared, dict) or "table" not in declared:
-        study = load_study(path)
-        return build_plan(study, expand(study, path), path.stem)
+        return _plan_matrix(path, results)
     table = validate(TableStudy, declared, path)
     _refuse_absent(table, path)
     matrix = None
@@ -188,27 +186,28 @@ def plan_study(path: Path, root: Path) -> Plan:
         except StudyError as error:
             # that study is no key of config.yaml
             raise StudyError(f"{path}: matrix: {str(error).removeprefix('config.yaml: study: ')}") from None
-        study = load_study(other)
-        matrix = build_plan(study, expand(study, other), other.stem)
+        matrix = _plan_matrix(other, None)
         for name, label in table.benchmarks.items():
             for index, dataset in enumerate(label.matches):
-                if dataset not in study.datasets:
-                    known = unknown("dataset", dataset, study.datasets)
+                if dataset not in matrix.study.datasets:
+                    known = unknown("dataset", dataset, matrix.study.datasets)
                     raise StudyError(f"{path}: benchmarks.{name}.matches[{index}]: {known}")
     plain = Study.model_construct(
         title=table.title,
         analyses=table.analyses,
-        bases={},
-        datasets={},
+        bases=matrix.study.bases if matrix else {},
+        datasets=matrix.study.datasets if matrix else {},
         benchmarks={},
         blocks={},
         recipes={},
         threads=table.threads,
     )
-    if matrix:
-        shown = {"bases": matrix.study.bases, "datasets": matrix.study.datasets}
-        plain = plain.model_copy(update=shown)
-    return replace(TablePlan(plain, Matrix({}, {}, {}), path.stem, table=table, declared=matrix))
+    return TablePlan(plain, Matrix({}, {}, {}), path.stem, results, table=table, declared=matrix)
+
+
+def _plan_matrix(path: Path, results: Path | None) -> Plan:
+    study = load_study(path)
+    return build_plan(study, expand(study, path), path.stem, results)
 
 
 def _refuse_absent(table: TableStudy, path: Path) -> None:

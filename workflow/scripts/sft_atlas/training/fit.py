@@ -13,13 +13,16 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from sft_atlas.files import read_json
 from sft_atlas.models.device import load_model, prepare
+from sft_atlas.models.tokenizer import load_tokenizer
+from sft_atlas.runtime.settings import current
 from sft_atlas.runtime.stopping import StopRequest
-from sft_atlas.stages.tokens.run import load_tokenizer
+from sft_atlas.study.model import Recipe
 from sft_atlas.training.batches import dataset, sequences
 from sft_atlas.training.callbacks import EpochKeeper, Reporter, StateKeeper
 from sft_atlas.training.lease import Lease
 from sft_atlas.training.memory import micro_batch_tokens
 from sft_atlas.training.sampler import StepSampler, splits_for
+from sft_atlas.training.settings import Settings
 from sft_atlas.training.trainer import Trainer, adapter_config, check_optimizer, shard_on_cpu, trainer_arguments
 
 LOG_SCHEMA = {
@@ -40,7 +43,7 @@ class Request:
     that tell this run's files from another's; `lease` the file of the lease that is held.
     """
 
-    settings: dict[str, Any]
+    settings: Settings
     base: Path
     tokens: Path
     records: dict[int, Path]
@@ -71,14 +74,14 @@ def fit(
         torch.OutOfMemoryError: with the number of micro-batches as its attribute `splits`.
         DivergedError: see `Trainer`.
     """
-    recipe, last = request.settings["recipe"], max(request.records)
+    recipe, last = request.settings.recipe, max(request.records)
     processes, rank = int(os.environ.get("WORLD_SIZE") or 1), int(os.environ.get("RANK") or 0)
     tokenizer, model, rows = load(request.settings, request.base, request.tokens)
-    splits = min(splits or micro_batches(rows, model, recipe, processes), max(1, recipe["batch_size"] // processes))
+    splits = min(splits or micro_batches(rows, model, recipe, processes), max(1, recipe.batch_size // processes))
     trainer = make_trainer(request.settings, model, tokenizer, rows, last, request.states, splits)
     reporter = Reporter(trainer, request.progress, last)
     for callback in (
-        EpochKeeper(trainer, request.records, request.made_from, tokenizer, recipe["precision"], lease),
+        EpochKeeper(trainer, request.records, request.made_from, tokenizer, recipe.precision, lease),
         StateKeeper(trainer, state_made_from(request, processes), lease, stop, save_seconds(), last, keeps_state()),
         reporter,
     ):
@@ -108,28 +111,28 @@ def fit(
             "sharded": any(isinstance(weight, DTensor) for weight in trainer.model.parameters()),
             "went_on_from_step": int(state.name.rpartition("-")[2]) if state else None,
             "trained_in": str(next(trainer.model.parameters()).dtype).removeprefix("torch."),
-            "optimizer": recipe["optimizer"],
+            "optimizer": recipe.optimizer,
             "gpu": torch.cuda.get_device_name() if trainer.model.device.type == "cuda" else None,
             "cuda": torch.version.cuda,
         },
     )
 
 
-def load(settings: dict[str, Any], base: Path, tokens: Path) -> tuple[PreTrainedTokenizerBase, Any, pl.DataFrame]:
+def load(settings: Settings, base: Path, tokens: Path) -> tuple[PreTrainedTokenizerBase, Any, pl.DataFrame]:
     """Tokenizer with a token to pad with, model on its device, and what is trained (see `sequences`)."""
-    recipe = settings["recipe"]
-    device = prepare(settings["threads"])
-    check_optimizer(recipe["optimizer"], device)
+    recipe = settings.recipe
+    device = prepare(settings.threads)
+    check_optimizer(recipe.optimizer, device)
     tokenizer = load_tokenizer(base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    set_seed(settings["seed"])
-    model = load_model(base.with_name("model"), "bf16" if recipe["precision"] == "pure_bf16" else "fp32", device)
+    set_seed(settings.seed)
+    model = load_model(base.with_name("model"), "bf16" if recipe.precision == "pure_bf16" else "fp32", device)
     return tokenizer, model, sequences(pl.read_parquet(tokens.with_name("tokens.parquet")), recipe)
 
 
 def make_trainer(
-    settings: dict[str, Any],
+    settings: Settings,
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     rows: pl.DataFrame,
@@ -138,19 +141,19 @@ def make_trainer(
     splits: int,
 ) -> Trainer:
     """A trainer for a recipe and a seed that trains to the end of epoch `last` and writes nothing by itself."""
-    recipe, seed = settings["recipe"], settings["seed"]
+    recipe, seed = settings.recipe, settings.seed
     processes, rank = int(os.environ.get("WORLD_SIZE") or 1), int(os.environ.get("RANK") or 0)
     arguments = trainer_arguments(recipe, seed, last, model.device, states, splits, processes)
     shard_on_cpu(arguments)
     lengths = rows["input_ids"].list.len().to_list()
     trainer = Trainer(
-        StepSampler(lengths, recipe["batch_size"], splits, seed, processes, rank, recipe["batching"] == "by_length"),
+        StepSampler(lengths, recipe.batch_size, splits, seed, processes, rank, recipe.batching == "by_length"),
         rows["row"].to_list(),
         model=model,
         args=arguments,
         train_dataset=dataset(rows, tokenizer.eos_token_id, processes),
         processing_class=tokenizer,
-        peft_config=adapter_config(recipe["lora"]),
+        peft_config=adapter_config(recipe.adapter),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -170,32 +173,32 @@ def state_made_from(request: Request, processes: int) -> dict[str, Any]:
 
 def save_seconds() -> float:
     """How often the state is saved (config.yaml: save_minutes), 0 for every step."""
-    return 60 * float(os.environ.get("SFT_ATLAS_SAVE_MINUTES") or 30)
+    return 60 * current().save_minutes
 
 
 def keeps_state() -> bool:
     """Whether a finished run's state stays, for a longer run of a constant schedule to go on from (config.yaml)."""
-    return os.environ.get("SFT_ATLAS_KEEP_STATE") == "1"
+    return current().keep_state
 
 
-def micro_batches(rows: pl.DataFrame, model: Any, recipe: dict[str, Any], processes: int) -> int:
+def micro_batches(rows: pl.DataFrame, model: Any, recipe: Recipe, processes: int) -> int:
     """Micro-batches in a step: what config.yaml's micro_batch_size says, or by the memory and the rows."""
-    batch, asked = recipe["batch_size"], os.environ.get("SFT_ATLAS_MICRO_BATCH")
+    batch, asked = recipe.batch_size, current().micro_batch_size
     if asked:
-        return max(1, -(-batch // (int(asked) * processes)))
+        return max(1, -(-batch // (asked * processes)))
     longest = int(rows["input_ids"].list.len().max())  # type: ignore[arg-type]
     return splits_for(batch, longest, micro_batch_tokens(model, recipe), processes)
 
 
-def _announce(counted: dict[str, Any], count: int, recipe: dict[str, Any], splits: int, state: Path | None) -> None:
-    packed = f" packed into {count} sequences" if recipe["batching"] == "packed" else ""
+def _announce(counted: dict[str, Any], count: int, recipe: Recipe, splits: int, state: Path | None) -> None:
+    packed = f" packed into {count} sequences" if recipe.batching == "packed" else ""
     print(
-        f"{counted['rows']} rows{packed}, {counted['truncated']} of them cut at {recipe['max_length']} tokens; "
-        f"steps of {recipe['batch_size']} in {splits} micro-batch{'es' if splits > 1 else ''}"
+        f"{counted['rows']} rows{packed}, {counted['truncated']} of them cut at {recipe.max_length} tokens; "
+        f"steps of {recipe.batch_size} in {splits} micro-batch{'es' if splits > 1 else ''}"
         + (f"; goes on from {state.name}" if state else ""),
         flush=True,
     )
-    if recipe["precision"] == "pure_bf16":
+    if recipe.precision == "pure_bf16":
         print(
             "warning: weights and optimiser are in bf16 alone; its 8 bits drop updates below 1/256 of a weight, so at "
             "small learning rates most weights do not move, and changes of layers mean less",

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ def fit_in_processes(request: Any, splits: int | None, state: Path | None, proce
     request.states.mkdir(parents=True, exist_ok=True)
     order, answer = request.states / "order.json", request.states / "answer.json"
     answer.unlink(missing_ok=True)
-    plain = {name: str(value) if name in PATHS else value for name, value in asdict(request).items()}
+    plain = {name: str(getattr(request, name)) for name in PATHS}
+    plain |= {"settings": request.settings.model_dump(mode="json"), "made_from": request.made_from}
     plain["records"] = {str(epoch): str(record) for epoch, record in request.records.items()}
     write_json(order, {"request": plain, "splits": splits, "state": str(state) if state else None})
     common = os.environ | _meeting_place() | {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
@@ -60,12 +60,14 @@ def main(order: Path) -> int:
     from sft_atlas.training.fit import Request, fit
     from sft_atlas.training.lease import Lease
     from sft_atlas.training.memory import is_out_of_memory
+    from sft_atlas.training.settings import Settings
     from sft_atlas.training.trainer import DivergedError
 
     content = read_json(order)
     plain, answer = content["request"], order.with_name("answer.json")
     plain |= {name: Path(plain[name]) for name in PATHS}
     plain["records"] = {int(epoch): Path(record) for epoch, record in plain["records"].items()}
+    plain["settings"] = Settings.model_validate(plain["settings"])
     request = Request(**plain)
     with stop_request() as stop:
         try:

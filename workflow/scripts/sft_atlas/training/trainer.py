@@ -2,7 +2,6 @@
 
 import errno
 import math
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTConfig, SFTTrainer
 
 from sft_atlas.files import read_json
+from sft_atlas.runtime.settings import current
+from sft_atlas.study.model import Lora, Recipe
 from sft_atlas.training.sampler import StepSampler
 from sft_atlas.training.state import PREFIX, give_up
 
@@ -108,34 +109,34 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def trainer_arguments(
-    recipe: dict[str, Any], seed: int, last: int, device: torch.device, folder: Path, splits: int, processes: int = 1
+    recipe: Recipe, seed: int, last: int, device: torch.device, folder: Path, splits: int, processes: int = 1
 ) -> SFTConfig:
     """TRL's arguments for a recipe, every default that matters written out.
 
     `last` is the last kept epoch; the schedule spans the recipe's epochs, which a constant schedule does not have.
     A step's `batch_size` rows are dealt to `splits` micro-batches of each process.
     """
-    schedule, warmup = recipe["schedule"], recipe["warmup_steps"]
+    schedule, warmup = recipe.schedule, recipe.warmup_steps
     # instead of FSDP2, if config.yaml says so (study/deepspeed.py has checked the file)
-    deepspeed = (os.environ.get("SFT_ATLAS_DEEPSPEED") or None) if processes > 1 else None
+    deepspeed = (current().deepspeed or None) if processes > 1 else None
     return SFTConfig(
         output_dir=str(folder),
         save_strategy="no",
-        per_device_train_batch_size=math.ceil(recipe["batch_size"] / (splits * processes)),
+        per_device_train_batch_size=math.ceil(recipe.batch_size / (splits * processes)),
         gradient_accumulation_steps=splits,
-        num_train_epochs=recipe.get("epochs", last),
-        learning_rate=recipe["learning_rate"],
+        num_train_epochs=last if schedule == "constant" else recipe.epochs,
+        learning_rate=recipe.learning_rate,
         lr_scheduler_type="constant_with_warmup" if schedule == "constant" and warmup else schedule,
         warmup_steps=warmup,
-        weight_decay=recipe["weight_decay"],
-        max_grad_norm=recipe["max_gradient_norm"],
-        optim=OPTIMIZERS[recipe["optimizer"]],
-        max_length=recipe["max_length"],
-        packing=recipe["batching"] == "packed",
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_gradient_norm,
+        optim=OPTIMIZERS[recipe.optimizer],
+        max_length=recipe.max_length,
+        packing=recipe.batching == "packed",
         dataset_kwargs={"skip_prepare_dataset": True},
         seed=seed,
         data_seed=seed,
-        bf16=recipe["precision"] == "bf16",
+        bf16=recipe.precision == "bf16",
         use_cpu=device.type == "cpu",
         activation_checkpointing=device.type != "cpu" and processes == 1,
         fsdp=processes > 1 and not deepspeed,  # type: ignore[arg-type]
@@ -180,14 +181,14 @@ def check_optimizer(name: str, device: torch.device) -> None:
         raise ValueError(f"recipe: optimizer: {name!r} needs the package bitsandbytes: pip install 'sft-atlas[8bit]'")
 
 
-def adapter_config(lora: dict[str, Any] | None) -> LoraConfig | None:
+def adapter_config(lora: Lora | None) -> LoraConfig | None:
     """peft's configuration of an adapter, or None for full fine-tuning."""
     if lora is None:
         return None
     return LoraConfig(
-        r=lora["rank"],
-        lora_alpha=lora["alpha"],
-        lora_dropout=lora["dropout"],
-        target_modules=lora["targets"],
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
         task_type="CAUSAL_LM",
     )

@@ -10,62 +10,51 @@ from pickle import UnpicklingError
 from typing import Any
 
 from sft_atlas.data.prompt import prompt
-from sft_atlas.data.sources import DataError
+from sft_atlas.data.sources import CONSOLIDATED
+from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, whole, write_json, write_record
+from sft_atlas.stages.base.spec import Identity, Source, Spec
 
-TOKENIZER_DOCUMENTS = 6000
-# some hub repositories hold the same weights a second time, in another layout
-CONSOLIDATED = "consolidated*"
 LINKED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 # what transformers makes a tokenizer of: one of these is enough
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
-    """Make the `model/` folder of a base (stage base) or of the micro tokenizer (stage tokenizer), and its manifest.
+def run(spec: Spec, root: Path) -> None:
+    """Make the `model/` folder of a base, and its manifest.
 
     Raises:
         DataError: a source folder lacks what a model needs, or a file of it is broken or of no known model.
     """
-    output = root / spec["output"]
+    output = root / spec.output
     folder = output.with_name("model")
-    made_from: dict[str, Any] = {"spec": spec["hash"]}
+    made_from: dict[str, Any] = {"spec": spec.hash}
     facts: dict[str, Any] = {}
-    identity = spec["identity"]
     with whole(folder) as temporary:
         temporary.mkdir()
-        if spec["stage"] == "tokenizer":
-            _train_tokenizer(identity, temporary)
-        elif "micro" in identity["source"]:
-            tokenizer = root / spec["inputs"]["tokenizer"]
+        if spec.inputs.tokenizer:
+            tokenizer = root / spec.inputs.tokenizer
             made_from["tokenizer"] = content_hash(tokenizer)
-            facts = _pretrain(identity, tokenizer, temporary)
+            facts = _pretrain(spec.identity, tokenizer, temporary)
         else:
-            _link(_source_folder(identity["source"], spec["sources"]), temporary)
+            _link(_source_folder(spec.identity.source, spec.sources), temporary)
     write_record(output, made_from, [folder], **facts)
 
 
-def _train_tokenizer(identity: dict[str, Any], folder: Path) -> None:
-    from sft_atlas.micro.tokenizer import train_tokenizer
-
-    train_tokenizer(folder, identity["vocab_size"], TOKENIZER_DOCUMENTS, partial(prompt, identity["template"]))
-
-
-def _pretrain(identity: dict[str, Any], tokenizer: Path, folder: Path) -> dict[str, Any]:
-    from sft_atlas.micro.config import MicroBase
+def _pretrain(identity: Identity, tokenizer: Path, folder: Path) -> dict[str, Any]:
     from sft_atlas.micro.pretrain import pretrain
 
-    config = MicroBase.model_validate(identity["source"]["micro"])
-    template, threads = identity["template"], identity["threads"]
-    record = pretrain(config, tokenizer.with_name("model"), partial(prompt, template), folder, threads)
+    assert identity.source.micro and identity.template
+    ask = partial(prompt, identity.template)
+    record = pretrain(identity.source.micro, tokenizer.with_name("model"), ask, folder, identity.threads)
     return {key: record[key] for key in ("steps", "tokens", "loss", "parameters")}
 
 
-def _source_folder(source: dict[str, Any], files: list[str]) -> Path:
-    if "hub" in source:
+def _source_folder(source: Source, files: list[str]) -> Path:
+    if source.hub:
         from sft_atlas.data.hub import fetch
 
-        return fetch(source["hub"]["id"], source["hub"]["revision"], "model")
+        return fetch(source.hub.id, source.hub.revision, "model")
     return Path(files[0]).parent
 
 

@@ -14,8 +14,11 @@ from typing import Any
 import polars as pl
 
 from sft_atlas.data.formats import text
-from sft_atlas.data.sources import DataError, Row, read_rows, source_files
+from sft_atlas.data.sources import Row, read_rows, source_files
+from sft_atlas.errors import DataError
 from sft_atlas.files import write_record, write_table
+from sft_atlas.micro.config import MicroBenchmark
+from sft_atlas.stages.benchmark.spec import Spec
 
 SCHEMA: dict[str, Any] = {
     "item": pl.String,
@@ -54,40 +57,40 @@ class Layout:
     compare: str = "equal"
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write `items.parquet` and, if declared, `examples.parquet` (schema `SCHEMA`), and a manifest.
 
     Raises:
         DataError: an item cannot be read, there is none, multiple choice and generation are mixed, or there are fewer
             worked examples than the study asks for.
     """
-    output, identity = root / spec["output"], spec["identity"]
-    sources = list(spec["sources"])
-    examples = [sources.pop()] if "content" in (identity["examples"] or {}) else []
-    if "micro" in identity["source"]:
-        items = list(_generated(identity["source"]["micro"]))
+    output, identity = root / spec.output, spec.identity
+    sources = list(spec.sources)
+    examples = [sources.pop()] if identity.examples and identity.examples.content else []
+    if identity.source.micro:
+        items = list(_generated(identity.source.micro))
     else:
-        items = list(_items(source_files(identity["source"], sources), identity["format"]))
-    items = items[: identity["limit"]]
+        items = list(_items(source_files(identity.source.hub, sources), identity.format))
+    items = items[: identity.limit]
     kinds = {"multiple_choice" if item.choices else "generation" for _, item in items}
     if len(kinds) != 1:
-        raise DataError(f"{spec['output']}: expected items of one kind, found {', '.join(sorted(kinds)) or 'no item'}")
+        raise DataError(f"{spec.output}: expected items of one kind, found {', '.join(sorted(kinds)) or 'no item'}")
     paths = [_write(output.with_name("items.parquet"), items)]
     facts = {}
-    if identity["examples"]:
-        shown = list(_items(source_files(identity["examples"], examples), identity["format"]))
+    if identity.examples:
+        shown = list(_items(source_files(identity.examples.hub, examples), identity.format))
         facts["worked_examples"] = fewest = _fewest_examples(items, shown)
-        asked = spec["labels"].get("shots", 0)
+        asked = spec.labels.shots
         if asked > fewest:
             raise DataError(
-                f"{spec['output']}: `shots` asks for {asked} worked examples, found {fewest} that fit every item; "
+                f"{spec.output}: `shots` asks for {asked} worked examples, found {fewest} that fit every item; "
                 "lower `shots` of the benchmark, or add examples to its `shots_path` or `shots_hub`"
             )
         paths.append(_write(output.with_name("examples.parquet"), shown))
-    layout = LAYOUTS[identity["format"]]
+    layout = LAYOUTS[identity.format]
     write_record(
         output,
-        {"spec": spec["hash"]},
+        {"spec": spec.hash},
         paths,
         kind=kinds.pop(),
         items=len(items),
@@ -245,13 +248,13 @@ def _nq(row: Row) -> Item:
     return Item(f"{text(row, 'question')}?", answers=[str(a) for a in answers], example=str(answers[0]))
 
 
-def _generated(declared: dict[str, Any]) -> Iterator[tuple[str, Item]]:
+def _generated(declared: MicroBenchmark) -> Iterator[tuple[str, Item]]:
     from sft_atlas.micro.questions import items
 
-    for number, item in enumerate(items(declared["topic"], declared["items"], declared["seed"]), 1):
+    for number, item in enumerate(items(declared.topic, declared.items, declared.seed), 1):
         gold = item.choices.index(item.answer) if item.choices else None
         answers = None if item.choices else [item.answer]
-        yield f"{declared['topic']}:{number}", Item(item.instruction, item.choices, gold, answers, item.answer)
+        yield f"{declared.topic}:{number}", Item(item.instruction, item.choices, gold, answers, item.answer)
 
 
 NUMBER = r"-?[0-9][0-9,]*(?:\.[0-9]+)?"

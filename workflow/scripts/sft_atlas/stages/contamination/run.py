@@ -3,17 +3,17 @@
 A row holds an item if at least `threshold` of the item's distinct n-grams of words occur in the row (containment,
 Broder 1997; n = 8 and 0.7 are our choices between GPT-3's 13 words in a row and Llama 2's share of overlapping tokens).
 An item of fewer than n words counts as one n-gram of its own length; one of fewer than four words tells nothing and is
-passed over. Words are those of similarity.py.
+passed over. Words are those of data/words.py.
 """
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from sft_atlas.data.words import ngrams
 from sft_atlas.files import read_json, whole, write_table
-from sft_atlas.stages.similarity.run import ngrams
+from sft_atlas.stages.contamination.spec import Options, Spec
 
 FEWEST_WORDS = 4
 SCHEMA = {
@@ -25,16 +25,16 @@ SCHEMA = {
 }
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write every pair of row and item that overlap (schema `SCHEMA`), and a page that counts them."""
-    inputs, options = spec["inputs"], spec["identity"]["options"]
-    output, manifest = root / spec["output"], root / inputs["sample"]
+    inputs, options = spec.inputs, spec.identity.options
+    output, manifest = root / spec.output, root / inputs.sample
     rows = pl.read_parquet(manifest.with_name("rows.parquet"))
     items = {
         name: pl.read_parquet((root / path).with_name("items.parquet")).select("item", "instruction")
-        for name, path in sorted(inputs["benchmarks"].items())
+        for name, path in sorted(inputs.benchmarks.items())
     }
-    found = overlaps(rows, items, options["ngram"], options["threshold"])
+    found = overlaps(rows, items, options.ngram, options.threshold)
     write_table(output, found)
     with whole(output.with_suffix(".md")) as temporary:
         temporary.write_text(_page(manifest, read_json(manifest)["rows"], items, found, options), encoding="utf-8")
@@ -64,13 +64,11 @@ def overlaps(rows: pl.DataFrame, items: dict[str, pl.DataFrame], n: int, thresho
     return pl.DataFrame(found, schema=SCHEMA, orient="row")
 
 
-def _page(
-    manifest: Path, rows: int, items: dict[str, pl.DataFrame], found: pl.DataFrame, options: dict[str, Any]
-) -> str:
+def _page(manifest: Path, rows: int, items: dict[str, pl.DataFrame], found: pl.DataFrame, options: Options) -> str:
     lines = [
         f"# Overlap of {manifest.parent.name} with the benchmarks",
         "",
-        f"A row holds an item if it has at least {options['threshold']:g} of the item's {options['ngram']}-word runs.",
+        f"A row holds an item if it has at least {options.threshold:g} of the item's {options.ngram}-word runs.",
         "",
         "| benchmark | items | items held | rows that hold one | of rows |",
         "| --- | --- | --- | --- | --- |",

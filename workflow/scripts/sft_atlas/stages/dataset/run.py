@@ -10,50 +10,53 @@ import polars as pl
 
 from sft_atlas.data.formats import Example, Options, normalise
 from sft_atlas.data.prompt import MARKERS
-from sft_atlas.data.sources import DataError, Row, read_rows, source_files
+from sft_atlas.data.sources import Row, read_rows, source_files
+from sft_atlas.errors import DataError
 from sft_atlas.files import write_record, write_table
+from sft_atlas.micro.config import MicroDataset
+from sft_atlas.stages.dataset.spec import Spec
 
 SCHEMA = {"row": pl.String, "instruction": pl.String, "input": pl.String, "completion": pl.String}
 # Longer than any context; such a row is a broken file, not an example.
 MAX_CHARACTERS = 200_000
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write `rows.parquet` (schema `SCHEMA`) and a manifest with the count of rows kept, and dropped by reason.
 
     Raises:
         DataError: the source or one of its rows cannot be used, or no row is left.
     """
-    output = root / spec["output"]
+    output = root / spec.output
     dropped: Counter[str] = Counter()
     kept = list(clean(declared_rows(spec), dropped))
     if not kept:
-        raise DataError(f"{spec['output']}: no row is left; dropped: {dict(dropped) or 'none, the source is empty'}")
+        raise DataError(f"{spec.output}: no row is left; dropped: {dict(dropped) or 'none, the source is empty'}")
     rows = output.with_name("rows.parquet")
     write_table(rows, pl.DataFrame(kept, schema=SCHEMA, orient="row"))
-    write_record(output, {"spec": spec["hash"]}, [rows], rows=len(kept), dropped=dict(sorted(dropped.items())))
+    write_record(output, {"spec": spec.hash}, [rows], rows=len(kept), dropped=dict(sorted(dropped.items())))
 
 
-def declared_rows(spec: dict[str, Any]) -> Iterator[tuple[str, Example | str]]:
+def declared_rows(spec: Spec) -> Iterator[tuple[str, Example | str]]:
     """Each source row's id with its example, or the reason why the declaration drops it.
 
     Raises:
         DataError: names the file, the row and the column.
     """
-    identity = spec["identity"]
-    source = identity["source"]
-    if "micro" in source:
-        yield from _generated(source["micro"])
+    identity = spec.identity
+    source = identity.source
+    if source.micro:
+        yield from _generated(source.micro)
         return
-    options = Options(identity["columns"], identity["turns"])
-    for row_id, row in read_rows(source_files(source, spec["sources"])):
+    options = Options(identity.columns, identity.turns)
+    for row_id, row in read_rows(source_files(source.hub, spec.sources)):
         try:
-            if not _selected(row, identity["keep"], identity["drop"]):
+            if not _selected(row, identity.keep, identity.drop):
                 yield row_id, "filtered"
             else:
-                yield row_id, normalise(identity["format"], row, options) or "format"
+                yield row_id, normalise(identity.format, row, options) or "format"
         except DataError as error:
-            raise DataError(f"{row_id}: {error} (format {identity['format']})") from None
+            raise DataError(f"{row_id}: {error} (format {identity.format})") from None
 
 
 def clean(rows: Iterator[tuple[str, Example | str]], dropped: Counter[str]) -> Iterator[tuple[str, str, str, str]]:
@@ -99,8 +102,8 @@ def _matches(value: str, pattern: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), value, flags=re.DOTALL) is not None
 
 
-def _generated(declared: dict[str, Any]) -> Iterator[tuple[str, Example | str]]:
+def _generated(declared: MicroDataset) -> Iterator[tuple[str, Example | str]]:
     from sft_atlas.micro.questions import examples
 
-    for number, example in enumerate(examples(declared["topic"], declared["rows"], declared["seed"]), 1):
-        yield f"{declared['topic']}:{number}", Example(example.instruction, example.completion)
+    for number, example in enumerate(examples(declared.topic, declared.rows, declared.seed), 1):
+        yield f"{declared.topic}:{number}", Example(example.instruction, example.completion)

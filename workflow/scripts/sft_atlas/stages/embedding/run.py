@@ -12,34 +12,35 @@ import polars as pl
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from sft_atlas.data.draw import draw_rows
 from sft_atlas.data.prompt import completion, prompt
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import write_table
 from sft_atlas.models.device import prepare
-from sft_atlas.stages.sample.run import draw_rows
+from sft_atlas.stages.embedding.spec import Identity, Spec
 
 BATCH = 64
 SCHEMA: dict[str, Any] = {"rows": pl.Int64, "mean": pl.List(pl.Float64)}
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write a table of one row (schema `SCHEMA`): the number of texts and their mean embedding."""
-    identity = spec["identity"]
-    texts = read_texts(root / spec["inputs"]["source"], identity)
-    device = prepare(identity["threads"])
-    vectors = embed(Path(spec["sources"][0]).parent, texts, identity["max_length"], device)
+    identity = spec.identity
+    texts = read_texts(root / spec.inputs.source, identity)
+    device = prepare(identity.threads)
+    vectors = embed(Path(spec.sources[0]).parent, texts, identity.max_length, device)
     table = {"rows": [len(texts)], "mean": [vectors.double().mean(dim=0).tolist()]}
-    write_table(root / spec["output"], pl.DataFrame(table, schema=SCHEMA))
+    write_table(root / spec.output, pl.DataFrame(table, schema=SCHEMA))
 
 
-def read_texts(manifest: Path, identity: dict[str, Any]) -> list[str]:
+def read_texts(manifest: Path, identity: Identity) -> list[str]:
     """The texts of a sample or of a benchmark, so many as are asked for, drawn by their ids alone."""
-    if identity["kind"] == "sample":
+    if identity.kind == "sample":
         rows = pl.read_parquet(manifest.with_name("rows.parquet"))
-        drawn = draw_rows(rows, identity["rows"], 0)
+        drawn = draw_rows(rows, identity.rows, 0)
         return (drawn["prompt"] + drawn["completion"]).to_list()
     items = pl.read_parquet(manifest.with_name("items.parquet")).rename({"item": "row"})
-    template, drawn = identity["template"], draw_rows(items, identity["rows"], 0)
+    template, drawn = identity.template, draw_rows(items, identity.rows, 0)
     return [
         prompt(template, question) + (completion(template, answer) if answer else "")
         for question, answer in drawn.select("instruction", "example").iter_rows()

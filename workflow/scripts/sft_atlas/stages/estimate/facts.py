@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.summary import KEPT, Job, by_stage, disk_at_end, disk_at_peak, schedule, total
 from sft_atlas.study.plan import Plan
 
@@ -24,7 +24,7 @@ COLUMNS = (
 )
 
 
-def facts(plan: Plan, prices: Prices, jobs: Sequence[Job], gpus: int, gpu_memory_gb: float) -> dict[str, Any]:
+def facts(plan: Plan, estimates: Estimates, jobs: Sequence[Job], gpus: int, gpu_memory_gb: float) -> dict[str, Any]:
     """Totals by stage, wall time by number of GPUs, disk by what is kept, jobs too large for the GPU, every job."""
     rows = [job.row() for job in jobs]
     played = {workers: schedule(jobs, workers) for workers in sorted({1, gpus, *(8**n for n in range(1, 4))})}
@@ -47,7 +47,8 @@ def facts(plan: Plan, prices: Prices, jobs: Sequence[Job], gpus: int, gpu_memory
             for kept in KEPT
         ],
         "corrections": [
-            {"stage": stage, "device": device, **asdict(found)} for (stage, device), found in prices.corrections.items()
+            {"stage": stage, "device": device, **asdict(found)}
+            for (stage, device), found in estimates.corrections.items()
         ],
         "jobs": {name: [row[name] for row in rows] for name in COLUMNS},
     }

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from sft_atlas.files import whole, write_table
+from sft_atlas.stages.estimate.spec import Spec
 from sft_atlas.units import duration, hours, size
 
 SCHEMA = {
@@ -32,9 +33,9 @@ KEPT = {
 HEADER = ("stage", "jobs", "done", "GPU-hours", "CPU-hours", "memory", "GPU memory", "disk", "estimated")
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write `plan.html` and, beside it, `plan.txt` and `plan.parquet` (one row per job, schema `SCHEMA`)."""
-    facts, output = spec["identity"], root / spec["output"]
+    facts, output = spec.identity, root / spec.output
     now = disk_now(root, facts["jobs"]["output"])
     shared = overlaps(root, facts["jobs"]["output"])
     write_table(output.with_suffix(".parquet"), pl.DataFrame(facts["jobs"], schema=SCHEMA, strict=False))

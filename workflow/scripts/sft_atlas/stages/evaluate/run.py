@@ -16,12 +16,15 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
 from sft_atlas.data.prompt import completion, prompt
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, read_json, recorded, write_record, write_table
+from sft_atlas.hashing import digest
 from sft_atlas.models.checkpoint import open_model, place, weights_identity
 from sft_atlas.models.device import prepare
 from sft_atlas.stages.benchmark.run import boxed
-from sft_atlas.study.identity import digest
+from sft_atlas.stages.evaluate.spec import Asked, Spec
+from sft_atlas.study.identity import identity_of
+from sft_atlas.study.model import Template
 
 SCHEMA = {
     "epoch": pl.Int64,
@@ -36,32 +39,34 @@ SCHEMA = {
 ITEM_SCHEMA = {"item": pl.String, "score": pl.Float64, "response": pl.String}
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write a table with one row per epoch, benchmark and number of shots (schema `SCHEMA`; `items` is the file of
     its per-item results, relative to the table)."""
-    identity, output = spec["identity"], root / spec["output"]
-    manifest = root / spec["inputs"]["model"]
-    benchmarks = {name: root / path for name, path in spec["inputs"]["benchmarks"].items()}
+    identity, output = spec.identity, root / spec.output
+    manifest = root / spec.inputs.model
+    benchmarks = {name: root / path for name, path in spec.inputs.benchmarks.items()}
     rows = []
-    for epoch in identity["epochs"]:
+    for epoch in identity.epochs:
         wanted = {}
-        for name, shots in [(name, n) for name, b in sorted(identity["benchmarks"].items()) for n in b["shots"]]:
-            declared = identity["benchmarks"][name]
-            settings = {key: declared[key] for key in ("items", "max_tokens", "stop")}
-            settings |= {key: identity[key] for key in ("template", "settings", "threads")} | {"shots": shots}
+        for name, shots in [(name, n) for name, asked in sorted(identity.benchmarks.items()) for n in asked.shots]:
+            asked = identity.benchmarks[name]
             made_from = {
-                "version": spec["version"],
+                "version": spec.version,
                 "model": weights_identity(manifest, epoch),
                 "benchmark": content_hash(benchmarks[name]),
-                **settings,
+                "template": identity_of(identity.template),
+                "settings": identity_of(identity.settings),
+                "threads": identity.threads,
+                "shots": shots,
+                **asked.model_dump(include={"items", "max_tokens", "stop"}),
             }
-            piece = place(output, epoch, "scores") / f"{declared['items']}-{shots}shot-{digest(made_from)}.parquet"
+            piece = place(output, epoch, "scores") / f"{asked.items}-{shots}shot-{digest(made_from)}.parquet"
             if recorded(piece.with_suffix(".json"), made_from) is None:
                 wanted[name, shots] = (piece, made_from)
             metric = metric_name(read_json(benchmarks[name]))
             rows.append((epoch, name, shots, metric, piece))
         if wanted:
-            _score(identity, root, spec, epoch, benchmarks, wanted)
+            _score(spec, root, epoch, benchmarks, wanted)
     table = [
         (epoch, name, shots, metric, *score(pl.read_parquet(piece)), piece.relative_to(output.parent).as_posix())
         for epoch, name, shots, metric, piece in rows
@@ -87,30 +92,29 @@ def score(items: pl.DataFrame) -> tuple[float | None, float | None, int]:
 
 
 def _score(
-    identity: dict[str, Any],
+    spec: Spec,
     root: Path,
-    spec: dict[str, Any],
     epoch: int,
     benchmarks: dict[str, Path],
     wanted: dict[tuple[str, int], tuple[Path, dict[str, Any]]],
 ) -> None:
-    settings = identity["settings"]
-    device = prepare(identity["threads"])
-    model, tokenizer = open_model(spec["inputs"], epoch, root, settings["precision"], device)
+    identity, settings = spec.identity, spec.identity.settings
+    device = prepare(identity.threads)
+    model, tokenizer = open_model(root / spec.inputs.model, root / spec.inputs.base, epoch, settings.precision, device)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    limit = min(settings["max_length"], getattr(model.config, "max_position_embeddings", settings["max_length"]))
+    limit = min(settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length))
     language_model = HFLM(
         pretrained=model.eval(),
         tokenizer=tokenizer,
-        batch_size=settings["batch_size"],
+        batch_size=settings.batch_size,
         max_length=limit,
         device=str(device),
     )
     tasks, names = {}, {}
     for name, shots in wanted:
-        declared = identity["benchmarks"][name]
-        task = build_task(benchmarks[name], f"{name}@{shots}", shots, declared, identity["template"])
+        asked = identity.benchmarks[name]
+        task = build_task(benchmarks[name], f"{name}@{shots}", shots, asked, identity.template)
         tasks[f"{name}@{shots}"], names[f"{name}@{shots}"] = task, (name, shots)
     results = evaluate(lm=language_model, task_dict=tasks, bootstrap_iters=0, log_samples=True)
     for task_name, key in names.items():
@@ -123,9 +127,7 @@ def _score(
         print(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}", flush=True)
 
 
-def build_task(
-    manifest: Path, name: str, shots: int, declared: dict[str, Any], template: dict[str, str]
-) -> ConfigurableTask:
+def build_task(manifest: Path, name: str, shots: int, asked: Asked, template: Template) -> ConfigurableTask:
     """An lm-eval task over a prepared benchmark, in memory: no task index, no files, no network."""
     facts = read_json(manifest)
     items = pl.read_parquet(manifest.with_name("items.parquet"))
@@ -157,15 +159,15 @@ def build_task(
             },
             "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
             "generation_kwargs": {
-                "until": list(declared["stop"]),
+                "until": list(asked.stop),
                 "do_sample": False,
-                "max_gen_toks": declared["max_tokens"],
+                "max_gen_toks": asked.max_tokens,
             },
         }
     return ConfigurableTask(config=config)
 
 
-def worked_examples(template: dict[str, str], doc: dict[str, Any], examples: list[dict[str, Any]], shots: int) -> str:
+def worked_examples(template: Template, doc: dict[str, Any], examples: list[dict[str, Any]], shots: int) -> str:
     """The first examples of the question's own subject (of all, where there are no subjects), answered, and a gap.
 
     Raises:

@@ -10,38 +10,37 @@ import polars as pl
 
 from sft_atlas.analysis import tables
 from sft_atlas.analysis.columns import CELL
-from sft_atlas.files import whole, write_json
+from sft_atlas.files import whole
+from sft_atlas.hashing import sha256
 from sft_atlas.stages.import_scores import long, released
 from sft_atlas.stages.import_scores.released import JUDGE, TableFormatError
-from sft_atlas.study.identity import sha256
+from sft_atlas.stages.import_scores.spec import Source, Spec
 from sft_atlas.study.load import unknown
 
 MEASURE = ["benchmark", "shots", "metric"]
 DESCRIPTION = ["dataset", "held_out", "method", "schedule", "block"]
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write every input table of the analysis; those that a table of scores cannot fill have no rows."""
-    output, identity = root / spec["output"], spec["identity"]
-    path = fetch(identity["source"], output.parent)
-    frames = import_table(
-        path, identity["source"]["format"], identity["labels"], identity["declared"], identity["named"]
-    )
+    output, identity = root / spec.output, spec.identity
+    path = fetch(identity.source, output.parent)
+    frames = import_table(path, identity.source.format, identity.labels, identity.declared, identity.named)
     folder = output.with_name("tables")
     for name in tables.INPUTS:
         tables.write(frames.get(name, tables.empty(name)), folder, name)
     counts = {name: frame.height for name, frame in frames.items()}
-    write_json(output, {"rows": counts, "spec": spec["hash"], "sha256": sha256(path)})
+    tables.write_manifest(output, spec.hash, sorted(tables.INPUTS), rows=counts, sha256=sha256(path))
 
 
-def fetch(source: dict[str, Any], folder: Path) -> Path:
+def fetch(source: Source, folder: Path) -> Path:
     """The table's file; one at a URL is kept in `folder` and fetched again only if it is not the one declared.
 
     Raises:
         TableFormatError: it cannot be fetched, or is not the one declared; says which was found.
     """
-    url, expected = source["url"], source["sha256"]
-    path = Path(source["path"]) if source["path"] else folder / f"source{Path(url).suffix}"
+    url, expected = source.url, source.sha256
+    path = Path(source.path) if source.path else folder / f"source{Path(url).suffix}"
     if url and not (expected and path.exists() and sha256(path) == expected):
         try:
             with (

@@ -8,19 +8,21 @@ layer's representation of each text, whose intrinsic dimension is kept, layer by
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sft_atlas.data.draw import draw_rows
 from sft_atlas.data.prompt import prompt
 from sft_atlas.files import content_hash, recorded, write_record, write_table
+from sft_atlas.hashing import digest
 from sft_atlas.models.checkpoint import open_model, place, weights_identity
 from sft_atlas.models.device import prepare
 from sft_atlas.stages.likelihoods.dimension import intrinsic_dimension
-from sft_atlas.stages.sample.run import draw_rows
-from sft_atlas.study.identity import digest
+from sft_atlas.stages.likelihoods.spec import Options, Spec
+from sft_atlas.study.identity import identity_of
+from sft_atlas.study.model import Template
 
 TOKENS_PER_BATCH = 4096
 SCHEMA = {
@@ -41,31 +43,33 @@ LAYER_SCHEMA = {
 }
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write a row per epoch (schema `SCHEMA`): sums, and the files of its vector and of its layers beside the table.
 
     An epoch that was measured before, on the same weights and texts, is not measured again.
     """
-    identity, output = spec["identity"], root / spec["output"]
-    manifest = root / spec["inputs"]["model"]
-    benchmarks = {hash8: root / path for hash8, path in spec["inputs"]["benchmarks"].items()}
-    options = identity["options"]
+    identity, output = spec.identity, root / spec.output
+    manifest = root / spec.inputs.model
+    benchmarks = {hash8: root / path for hash8, path in spec.inputs.benchmarks.items()}
+    options = identity.options
     texts: pl.DataFrame | None = None
     rows = []
-    for epoch in identity["epochs"]:
+    for epoch in identity.epochs:
         made_from = {
-            "version": spec["version"],
+            "version": spec.version,
             "model": weights_identity(manifest, epoch),
             "texts": {hash8: content_hash(path) for hash8, path in benchmarks.items()},
-            **{key: identity[key] for key in ("options", "template", "threads")},
+            "options": options.model_dump(),
+            "template": identity_of(identity.template),
+            "threads": identity.threads,
         }
         stem = place(output, epoch, "likelihoods") / digest(made_from)
         record = stem.with_suffix(".json")
         vector, layers = (stem.with_name(f"{stem.name}-{part}.parquet") for part in ("vector", "layers"))
         if recorded(record, made_from) is None:
-            texts = draw_texts(benchmarks, options, identity["template"]) if texts is None else texts
-            device = prepare(identity["threads"])
-            model, tokenizer = open_model(spec["inputs"], epoch, root, options["precision"], device)
+            texts = draw_texts(benchmarks, options, identity.template) if texts is None else texts
+            device = prepare(identity.threads)
+            model, tokenizer = open_model(manifest, root / spec.inputs.base, epoch, options.precision, device)
             tables = measure(model.eval(), tokenizer, texts, options)
             for path, table in zip((vector, layers), tables, strict=True):
                 write_table(path, table)
@@ -77,20 +81,20 @@ def run(spec: dict[str, Any], root: Path) -> None:
     write_table(output, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
 
 
-def draw_texts(benchmarks: dict[str, Path], options: dict[str, Any], template: dict[str, str]) -> pl.DataFrame:
+def draw_texts(benchmarks: dict[str, Path], options: Options, template: Template) -> pl.DataFrame:
     """Columns benchmark (its hash), item and text: so many distinct questions of each benchmark, as they are asked."""
     parts = []
     for hash8, manifest in sorted(benchmarks.items()):
         items = pl.read_parquet(manifest.with_name("items.parquet"), columns=["item", "instruction"])
         distinct = items.unique("instruction", keep="first", maintain_order=True).rename({"item": "row"})
-        drawn = draw_rows(distinct, options["texts"], options["seed"])
+        drawn = draw_rows(distinct, options.texts, options.seed)
         asked = [prompt(template, instruction) for instruction in drawn["instruction"]]
         parts.append(pl.DataFrame({"benchmark": [hash8] * drawn.height, "item": drawn["row"], "text": asked}))
     return pl.concat(parts)
 
 
 def measure(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: pl.DataFrame, options: dict[str, Any]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: pl.DataFrame, options: Options
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Log-likelihoods by text (schema `VECTOR_SCHEMA`) and intrinsic dimensions by layer (schema `LAYER_SCHEMA`).
 
@@ -98,9 +102,9 @@ def measure(
     """
     # cut here, at the study's length; a length in the tokenizer's own file would only warn
     tokenizer.model_max_length = 1 << 30
-    ids = tokenizer(texts["text"].to_list(), truncation=True, max_length=options["max_length"])["input_ids"]
+    ids = tokenizer(texts["text"].to_list(), truncation=True, max_length=options.max_length)["input_ids"]
     likelihood, states = [0.0] * len(ids), [torch.empty(0)] * len(ids)
-    for index, value, state in forward(model, ids, options["representation"]):
+    for index, value, state in forward(model, ids, options.representation):
         likelihood[index], states[index] = value, state
     counts = [max(0, len(row) - 1) for row in ids]
     vector = texts.select("benchmark", "item").with_columns(
@@ -111,7 +115,7 @@ def measure(
     last = max(1, cloud.shape[1] - 1)
     rows = []
     for layer in range(cloud.shape[1]):
-        found = intrinsic_dimension(cloud[:, layer].to(model.device), options["neighbour"])
+        found = intrinsic_dimension(cloud[:, layer].to(model.device), options.neighbour)
         rows.append((layer, layer / last, *(found or (None, None)), len(ids)))
     return vector, pl.DataFrame(rows, schema=LAYER_SCHEMA, orient="row")
 

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from sft_atlas.files import content_hash, recorded, write_record, write_table
 from sft_atlas.models.device import load_model, prepare
-from sft_atlas.stages.tokens.run import IGNORED
+from sft_atlas.models.tokenizer import IGNORED
+from sft_atlas.stages.perplexity.spec import Spec
 
 TOKENS_PER_BATCH = 4096
 SCHEMA = {
@@ -32,30 +33,30 @@ SCHEMA = {
 }
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write a table with one row per sample (schema `SCHEMA`, keyed by the tokens' hash) beside per-row values.
 
     A sample whose values are there already, from the same base and tokens, is not computed again.
     """
-    identity, output = spec["identity"], root / spec["output"]
-    base = root / spec["inputs"]["base"]
+    identity, output = spec.identity, root / spec.output
+    base = root / spec.inputs.base
     model: PreTrainedModel | None = None
     rows = []
-    for hash8 in identity["samples"]:
-        manifest = root / spec["inputs"]["tokens"][hash8]
-        piece = output.parent / "perplexity" / f"{hash8}-{identity['precision']}.parquet"
+    for hash8 in identity.samples:
+        manifest = root / spec.inputs.tokens[hash8]
+        piece = output.parent / "perplexity" / f"{hash8}-{identity.precision}.parquet"
         made_from = {
-            "version": spec["version"],
+            "version": spec.version,
             "base": content_hash(base),
             "tokens": content_hash(manifest),
-            "precision": identity["precision"],
-            "threads": identity["threads"],
+            "precision": identity.precision,
+            "threads": identity.threads,
         }
         record = piece.with_suffix(".json")
         if recorded(record, made_from) is None:
             if model is None:
-                device = prepare(identity["threads"])
-                model = load_model(base.with_name("model"), identity["precision"], device).eval()
+                device = prepare(identity.threads)
+                model = load_model(base.with_name("model"), identity.precision, device).eval()
             write_table(piece, row_losses(model, pl.read_parquet(manifest.with_name("tokens.parquet"))))
             write_record(record, made_from, [piece])
             print(f"perplexity of {manifest.parent.name}", flush=True)

@@ -3,19 +3,21 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from sft_atlas.analysis import tables
 from sft_atlas.report.costs import Record, cost_table, records
 from sft_atlas.report.page import build
+from sft_atlas.stages.report.spec import Spec
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write `report.html` and `figures/` from the study's tables, and the table `cost` from the jobs' records."""
-    output = root / spec["output"]
-    found = records(spec["inputs"].values(), root)
+    output = root / spec.output
+    found = records(spec.inputs.model_dump().values(), root)
     tables.write(cost_table(found), output.with_name("tables"), "cost")
-    build(output.with_name("tables"), spec["labels"], versions(found), output.parent)
+    build(
+        output.with_name("tables"), spec.labels | {"accepted": spec.identity.accepted}, versions(found), output.parent
+    )
 
 
 def versions(found: Iterable[Record]) -> dict[str, list[str]]:

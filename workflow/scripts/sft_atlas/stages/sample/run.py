@@ -1,67 +1,55 @@
 """Stage *prepare*, second half: a fixed subset of datasets, or a mixture of such, as prompts and completions."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from sft_atlas.data.draw import draw_rows
 from sft_atlas.data.prompt import completion, prompt
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, read_json, write_record, write_table
+from sft_atlas.stages.sample.spec import Spec
+from sft_atlas.study.model import Template
 
 TEXTS = ("prompt", "completion")
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write `rows.parquet` (prompt, completion, dataset, row) and a manifest with counts and reasons.
 
     Raises:
         DataError: a dataset has fewer rows than the sample asks for, and `shortfall: error`.
     """
-    output = root / spec["output"]
-    parts = [root / part for part in spec["inputs"]["parts"]]
-    draw = _mix if "mix" in spec["identity"] else _draw
-    rows, facts = draw(spec, parts)
+    output = root / spec.output
+    parts = [root / part for part in spec.inputs.parts]
+    rows, facts = _draw(spec, parts) if spec.identity.mix is None else _mix(parts)
     distinct = rows.unique(TEXTS, keep="first", maintain_order=True)
     dropped = {"duplicate_between_parts": rows.height - distinct.height}
     path = output.with_name("rows.parquet")
     write_table(path, distinct)
-    made_from = {"spec": spec["hash"], "parts": [content_hash(part) for part in parts]}
+    made_from = {"spec": spec.hash, "parts": [content_hash(part) for part in parts]}
     write_record(output, made_from, [path], rows=distinct.height, dropped=dropped, **facts)
 
 
-def draw_rows(rows: pl.DataFrame, size: int | None, seed: int) -> pl.DataFrame:
-    """The first `size` rows in an order that depends on the seed and each row's id only, then back in source order.
-
-    So the draw is random whatever the order of the source, a smaller sample is part of a larger one, and a row that
-    is added to the source moves no other in or out, except across the edge.
-    """
-    if size is None or size >= rows.height:
-        return rows
-    ranks = [hashlib.sha256(f"{seed}:{row}".encode()).hexdigest() for row in rows["row"]]
-    chosen = sorted(sorted(range(rows.height), key=ranks.__getitem__)[:size])
-    return rows[chosen]
-
-
-def _draw(spec: dict[str, Any], parts: list[Path]) -> tuple[pl.DataFrame, dict[str, Any]]:
-    identity = spec["identity"]
-    template, size = identity["template"], identity["size"]
+def _draw(spec: Spec, parts: list[Path]) -> tuple[pl.DataFrame, dict[str, Any]]:
+    identity = spec.identity
+    template, size = identity.template, identity.size
     drawn, sources = [], {}
     for part in parts:
         manifest, name = read_json(part), part.parent.name.rpartition("-")[0]
-        if size is not None and manifest["rows"] < size and identity["shortfall"] == "error":
+        if size is not None and manifest["rows"] < size and identity.shortfall == "error":
             raise DataError(
-                f"{spec['output']}: dataset {name} has {manifest['rows']} rows after cleaning, the sample asks for "
+                f"{spec.output}: dataset {name} has {manifest['rows']} rows after cleaning, the sample asks for "
                 f"{size}; lower `size`, or set `shortfall: take_all` (dropped: {manifest['dropped'] or 'none'})"
             )
-        rows = draw_rows(pl.read_parquet(part.with_name("rows.parquet")), size, identity["seed"])
+        rows = draw_rows(pl.read_parquet(part.with_name("rows.parquet")), size, identity.seed)
         drawn.append(_as_prompts(rows, template).with_columns(dataset=pl.lit(name)))
         sources[name] = {"rows": rows.height, "available": manifest["rows"], "dropped": manifest["dropped"]}
     return pl.concat(drawn), {"asked": size, "sources": sources}
 
 
-def _as_prompts(rows: pl.DataFrame, template: dict[str, str]) -> pl.DataFrame:
+def _as_prompts(rows: pl.DataFrame, template: Template) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "prompt": [prompt(template, *texts) for texts in rows.select("instruction", "input").iter_rows()],
@@ -72,7 +60,7 @@ def _as_prompts(rows: pl.DataFrame, template: dict[str, str]) -> pl.DataFrame:
     )
 
 
-def _mix(spec: dict[str, Any], parts: list[Path]) -> tuple[pl.DataFrame, dict[str, Any]]:
+def _mix(parts: list[Path]) -> tuple[pl.DataFrame, dict[str, Any]]:
     manifests = [read_json(part) for part in parts]
     sources: dict[str, Any] = {}
     for manifest in manifests:

@@ -1,1 +1,25 @@
-"""Stage *similarity*."""
+"""Stage *similarity*: how much of a benchmark's wording a sample shares, without embeddings."""
+
+from collections.abc import Iterator
+
+from sft_atlas.stage import Job, Stage
+from sft_atlas.study.identity import identity_of
+from sft_atlas.study.plan import Plan
+
+
+def jobs(plan: Plan) -> Iterator[Job]:
+    """A job for each sample that a run is trained on, against every benchmark."""
+    for key, folder, identity, inputs in plan.compared():
+        yield Job(key, folder, identity | {"options": identity_of(plan.study.similarity)}, inputs)
+
+
+STAGE = Stage(
+    __name__,
+    name="similarity",
+    scope="sample",
+    output="{place}/similarity-{hash}.parquet",
+    jobs=jobs,
+    version=1,
+    after=("sample", "benchmark"),
+    absent="-",
+)

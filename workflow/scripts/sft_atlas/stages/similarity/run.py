@@ -5,42 +5,31 @@ containment in the sense of Broder (1997), item by item. Words are lower-cased; 
 character is a word. Items shorter than n words count as their whole text.
 """
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from sft_atlas.data.words import ngrams
 from sft_atlas.files import write_table
+from sft_atlas.stages.similarity.spec import Spec
 
-# letters and digits of spaced scripts as runs; CJK ideographs, kana and Hangul one by one
-WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿가-힯豈-﫿]|[^\W_぀-ヿ㐀-䶿一-鿿가-힯豈-﫿]+")
 SCHEMA = {"benchmark": pl.String, "similarity": pl.Float64, "items": pl.Int64}
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write a table with one row per benchmark (schema `SCHEMA`)."""
-    inputs, n = spec["inputs"], spec["identity"]["options"]["ngram"]
-    sample = pl.read_parquet((root / inputs["sample"]).with_name("rows.parquet"))
+    inputs, n = spec.inputs, spec.identity.options.ngram
+    sample = pl.read_parquet((root / inputs.sample).with_name("rows.parquet"))
     known = {gram for row in sample.iter_rows(named=True) for gram in ngrams(row["prompt"] + row["completion"], n)}
     rows = []
-    for name, manifest in sorted(inputs["benchmarks"].items()):
+    for name, manifest in sorted(inputs.benchmarks.items()):
         items = pl.read_parquet((root / manifest).with_name("items.parquet"))
         rows.append((name, containment(items["instruction"], known, n), items.height))
-    write_table(root / spec["output"], pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    write_table(root / spec.output, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
 
 
 def containment(texts: Iterable[str], known: set[tuple[str, ...]], n: int) -> float | None:
     """Mean share of each text's distinct n-grams that are known; None if no text has any word."""
     shares = [sum(gram in known for gram in grams) / len(grams) for text in texts if (grams := set(ngrams(text, n)))]
     return sum(shares) / len(shares) if shares else None
-
-
-def ngrams(text: str, n: int) -> Iterator[tuple[str, ...]]:
-    """Every run of n words; all the words if there are fewer."""
-    words = WORD.findall(text.lower())
-    if words and len(words) < n:
-        yield tuple(words)
-    for start in range(len(words) - n + 1):
-        yield tuple(words[start : start + n])

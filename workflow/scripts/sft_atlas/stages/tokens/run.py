@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, read_json, whole, write_record, write_table
+from sft_atlas.models.tokenizer import IGNORED, load_tokenizer
+from sft_atlas.stages.tokens.spec import Spec
 
-IGNORED = -100
 SCHEMA: dict[str, Any] = {
     "row": pl.String,
     "input_ids": pl.List(pl.Int32),
@@ -21,23 +22,23 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write `tokens.parquet` (schema `SCHEMA`), the data card and a manifest with the audit's counts.
 
     Raises:
         DataError: the tokenizer has no EOS, every row is too long, or the audit finds a fault.
     """
-    output, sample = root / spec["output"], root / spec["inputs"]["sample"]
-    tokenizer_manifest = root / spec["inputs"]["tokenizer"]
+    output, sample = root / spec.output, root / spec.inputs.sample
+    tokenizer_manifest = root / spec.inputs.tokenizer
     tokenizer = load_tokenizer(tokenizer_manifest)
     rows = pl.read_parquet(sample.with_name("rows.parquet"))
-    made_from = {"spec": spec["hash"], "sample": content_hash(sample), "tokenizer": content_hash(tokenizer_manifest)}
+    made_from = {"spec": spec.hash, "sample": content_hash(sample), "tokenizer": content_hash(tokenizer_manifest)}
     drawn = rows.height
-    if "contamination" in spec["inputs"]:
-        contamination = root / spec["inputs"]["contamination"]
+    if spec.inputs.contamination:
+        contamination = root / spec.inputs.contamination
         made_from["contamination"] = content_hash(contamination)
         rows = rows.join(pl.read_parquet(contamination), on=["dataset", "row"], how="anti", maintain_order="left")
-    table, dropped = tokenise(rows, tokenizer, spec["identity"]["max_length"])
+    table, dropped = tokenise(rows, tokenizer, spec.identity.max_length)
     audit(table, tokenizer)
     facts = measure(table) | {"dropped": dropped | {"holds_a_benchmark_item": drawn - rows.height}}
     path, card = output.with_name("tokens.parquet"), output.with_name("card.md")
@@ -45,18 +46,6 @@ def run(spec: dict[str, Any], root: Path) -> None:
     with whole(card) as temporary:
         temporary.write_text(_card(spec, read_json(sample), facts), encoding="utf-8")
     write_record(output, made_from, [path, card], eos=tokenizer.eos_token_id, **facts)
-
-
-def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that a base's or tokenizer's manifest stands for, from local files only.
-
-    Raises:
-        DataError: it has no EOS token, so no model could learn to stop.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(manifest.with_name("model"), local_files_only=True)
-    if tokenizer.eos_token_id is None:
-        raise DataError(f"{manifest.parent}: the tokenizer has no EOS token; completions could not be ended")
-    return tokenizer
 
 
 def tokenise(
@@ -118,14 +107,14 @@ def measure(table: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _card(spec: dict[str, Any], sample: dict[str, Any], facts: dict[str, Any]) -> str:
+def _card(spec: Spec, sample: dict[str, Any], facts: dict[str, Any]) -> str:
     lines = [
-        f"# Data card of {Path(spec['inputs']['sample']).parent.name}",
+        f"# Data card of {Path(spec.inputs.sample).parent.name}",
         "",
         f"- rows: {facts['rows']}" + (f" (asked for {sample['asked']} of each dataset)" if sample["asked"] else ""),
         f"- tokens in one epoch: {facts['tokens']}, of which {facts['trained_tokens']} carry loss",
         f"- tokens per row: median {facts['median_tokens']:g}, longest {facts['longest']}",
-        f"- cut at {spec['identity']['max_length']} tokens: {facts['truncated']} rows",
+        f"- cut at {spec.identity.max_length} tokens: {facts['truncated']} rows",
         f"- dropped because the prompt alone fills that: {facts['dropped']['prompt_fills_max_length']} rows",
         f"- dropped because they hold an item of a benchmark: {facts['dropped']['holds_a_benchmark_item']} rows",
         f"- dropped as duplicates between datasets: {sample['dropped']['duplicate_between_parts']} rows",

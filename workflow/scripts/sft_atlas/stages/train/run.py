@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +11,24 @@ import polars as pl
 import torch
 
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_json, write_record, write_table
+from sft_atlas.models.released import was_released
+from sft_atlas.runtime.settings import current
 from sft_atlas.runtime.stopping import StoppedError, stop_request
-from sft_atlas.stages.release.run import was_released
+from sft_atlas.stages.train.spec import Spec
 from sft_atlas.training.batches import sequences
-from sft_atlas.training.fit import LOG_SCHEMA, Request, fit, keeps_state, state_made_from
+from sft_atlas.training.fit import Request, fit, keeps_state, state_made_from
 from sft_atlas.training.lease import Lease, lease
 from sft_atlas.training.memory import cannot_fit, is_out_of_memory
 from sft_atlas.training.parallel import fit_in_processes
 from sft_atlas.training.state import PREFIX, newest_state, state_folder
 
-__all__ = ["LOG_SCHEMA", "run", "train"]
 
-
-def run(spec: dict[str, Any], root: Path) -> dict[str, Any]:
+def run(spec: Spec, root: Path) -> dict[str, Any]:
     """Train a run from its specification (see `train`)."""
     return train(spec, root)
 
 
-def train(spec: dict[str, Any], root: Path, released: bool = False) -> dict[str, Any]:
+def train(spec: Spec, root: Path, released: bool = False) -> dict[str, Any]:
     """Train a run and write its manifest: kept epochs with their files and hashes, steps, final loss, label audit.
 
     Kept epochs lie beside the manifest as `epoch-NN/model/`. Epochs that an earlier job made from the same base, tokens
@@ -42,10 +41,10 @@ def train(spec: dict[str, Any], root: Path, released: bool = False) -> dict[str,
         DivergedError: the loss is no number any more, or has exploded.
         ValueError: the GPU's memory does not hold one row, with the settings that would fit.
     """
-    identity, output = spec["identity"], root / spec["output"]
-    base, tokens = root / spec["inputs"]["base"], root / spec["inputs"]["tokens"]
-    made_from = {"run": identity["run"], "base": content_hash(base), "tokens": content_hash(tokens)}
-    records = {epoch: epoch_folder(output, epoch) / "checkpoint.json" for epoch in identity["epochs"]}
+    identity, output = spec.identity, root / spec.output
+    base, tokens = root / spec.inputs.base, root / spec.inputs.tokens
+    made_from = {"run": identity.run, "base": content_hash(base), "tokens": content_hash(tokens)}
+    records = {epoch: epoch_folder(output, epoch) / "checkpoint.json" for epoch in identity.epochs}
     log = output.with_name("log.parquet")
     log_record = log.with_suffix(".json")
     with lease(output.parent) as owned:
@@ -60,7 +59,7 @@ def train(spec: dict[str, Any], root: Path, released: bool = False) -> dict[str,
         facts: dict[str, Any] = {}
         if wanted:
             request = Request(
-                settings=identity["settings"],
+                settings=identity.settings,
                 base=base,
                 tokens=tokens,
                 records={epoch: records[epoch] for epoch in wanted},
@@ -119,16 +118,16 @@ def label_audit(tokens: Path) -> dict[str, int]:
 
 def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Train in as many processes as there are GPUs for it; where memory runs out, with smaller micro-batches."""
-    processes = int(os.environ.get("SFT_ATLAS_PROCESSES") or 1)
-    recipe = request.settings["recipe"]
+    processes = current().processes
+    recipe = request.settings.recipe
     rows = sequences(pl.read_parquet(request.tokens.with_name("tokens.parquet")), recipe).height
     # one row in each process
-    most_splits = max(1, int(recipe["batch_size"]) // processes)
+    most_splits = max(1, recipe.batch_size // processes)
     attempts: list[int] = []
     with stop_request() as stop:
         while True:
             splits = 2 * attempts[-1] if attempts else None
-            first = min(request.records) * math.ceil(rows / recipe["batch_size"])
+            first = min(request.records) * math.ceil(rows / recipe.batch_size)
             state = newest_state(request.states, state_made_from(request, processes), before_step=first)
             try:
                 if processes > 1:

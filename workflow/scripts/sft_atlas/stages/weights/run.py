@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
-from sft_atlas.stages.release.run import ensure_weights
+from sft_atlas.models.released import check_weights
+from sft_atlas.stages.weights.spec import Spec
 
 BLOCK = 1 << 16
 TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
@@ -53,21 +54,21 @@ LAYER_SCHEMA = {
 }
 
 
-def run(spec: dict[str, Any], root: Path) -> None:
+def run(spec: Spec, root: Path) -> None:
     """Write a table of layers (schema `LAYER_SCHEMA`) over the kept epochs, beside each epoch's table of tensors."""
-    output = root / spec["output"]
-    base, train = root / spec["inputs"]["base"], root / spec["inputs"]["train"]
+    output = root / spec.output
+    base, train = root / spec.inputs.base, root / spec.inputs.train
     tables = []
-    for epoch in spec["identity"]["epochs"]:
+    for epoch in spec.identity.epochs:
         checkpoint = epoch_folder(train, epoch)
         piece = checkpoint / "weights.parquet"
         made_from = {
-            "version": spec["version"],
+            "version": spec.version,
             "base": content_hash(base),
             "model": content_hash(checkpoint / "checkpoint.json"),
         }
         if recorded(piece.with_suffix(".json"), made_from) is None:
-            write_table(piece, compare(base.with_name("model"), ensure_weights(train, epoch, base, root)))
+            write_table(piece, compare(base.with_name("model"), check_weights(train, epoch)))
             write_record(piece.with_suffix(".json"), made_from, [piece])
         tables.append(layers(pl.read_parquet(piece)).with_columns(epoch=pl.lit(epoch, pl.Int64)))
     write_table(output, pl.concat(tables).select(*LAYER_SCHEMA))

@@ -1,28 +1,7 @@
 # Pre-trained models: fetched and pinned, linked from a local folder, or pre-trained from scratch (micro).
 BASE = "bases/{name}-{hash}/manifest.json"
-TOKENIZER = "tokenizers/{name}-{hash}/manifest.json"
-
-
-rule make_tokenizer:
-    input:
-        job_inputs(TOKENIZER),
-    output:
-        in_results(TOKENIZER),
-    log:
-        "logs/bases/tokenizer/{name}-{hash}.log",
-    conda:
-        ENVIRONMENT
-    threads: threads_of(TOKENIZER)
-    resources:
-        **needs(TOKENIZER),
-    params:
-        spec=job_param(TOKENIZER),
-    shell:
-        JOB
-
-
 # Network is a matter of the login node; pre-training is not.
-FETCHED = [spec.hash for spec in FULL_PLAN.bases.values() if "micro" not in spec.identity["source"]]
+FETCHED = [spec.hash for spec in FULL_PLAN.select("base") if "micro" not in spec.identity["source"]]
 
 
 rule fetch_base:

@@ -1,0 +1,36 @@
+"""What a base is made from."""
+
+from sft_atlas.micro.config import MicroBase
+from sft_atlas.spec import JobSpec, Nothing, Part
+from sft_atlas.study.model import Hub, Template
+
+
+class Source(Part):
+    """Exactly one of: a pinned repository, the content of a local folder, a micro model."""
+
+    hub: Hub | None = None
+    content: str | None = None
+    micro: MicroBase | None = None
+
+
+class Identity(Part):
+    """The source; of a micro base also what it is pre-trained with."""
+
+    source: Source
+    tokenizer: str | None = None
+    template: Template | None = None
+    threads: int = 1
+
+
+class Inputs(Part):
+    """The manifest of a micro base's tokenizer."""
+
+    tokenizer: str | None = None
+
+
+class Spec(JobSpec):
+    """The specification of a base job."""
+
+    identity: Identity
+    inputs: Inputs
+    labels: Nothing

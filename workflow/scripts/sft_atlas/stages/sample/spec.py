@@ -1,0 +1,31 @@
+"""What a sample is drawn from."""
+
+from typing import Literal
+
+from sft_atlas.spec import JobSpec, Nothing, Part
+from sft_atlas.study.model import Template
+
+
+class Identity(Part):
+    """Hashes of the samples of a mixture; or of datasets, with the size of the draw from each, its seed, the prompt."""
+
+    mix: list[str] | None = None
+    datasets: list[str] = []
+    size: int | None = None
+    seed: int = 0
+    shortfall: Literal["error", "take_all"] = "error"
+    template: Template = Template()
+
+
+class Inputs(Part):
+    """Manifests of what it is drawn from, by hash."""
+
+    parts: list[str]
+
+
+class Spec(JobSpec):
+    """The specification of a sample job."""
+
+    identity: Identity
+    inputs: Inputs
+    labels: Nothing

@@ -1,0 +1,44 @@
+"""What the study's tables gain from tokens."""
+
+from typing import Any
+
+from sft_atlas.analysis.columns import COUNT, REAL, TEXT, Column, Table
+from sft_atlas.files import read_json
+from sft_atlas.stages.collect.found import Found, Rows
+
+TABLES: dict[str, Table] = {
+    "samples": Table(
+        "one training sample as one base model's tokenizer reads it",
+        (
+            Column("base", TEXT, "", "base model"),
+            Column("sample", TEXT, "", "training sample"),
+            Column("rows", COUNT, "rows", "rows in the sample"),
+            Column("tokens", COUNT, "tokens", "tokens in one epoch, prompt and completion"),
+            Column("trained_tokens", COUNT, "tokens", "tokens in one epoch that carry loss"),
+            Column("mean_tokens", REAL, "tokens per row", "mean length, prompt and completion"),
+            Column("mean_completion_tokens", REAL, "tokens per row", "mean length of the completion"),
+            Column("truncated", COUNT, "rows", "rows cut at the maximum length"),
+        ),
+        ("base", "sample"),
+    ),
+}
+
+
+def gather(found: Found) -> dict[str, Rows]:
+    """Table `samples`."""
+    counts = ("rows", "tokens", "trained_tokens", "truncated")
+    rows = [
+        {"base": base, "sample": sample, **{name: facts[name] for name in counts}, **lengths(facts)}
+        for base, samples in found.identity.tokens.items()
+        for sample, path in samples.items()
+        if path and (facts := read_json(found.root / path))
+    ]
+    return {"samples": rows}
+
+
+def lengths(facts: dict[str, Any]) -> dict[str, float]:
+    """Mean lengths of a sample's rows in tokens."""
+    return {
+        "mean_tokens": facts["tokens"] / facts["rows"],
+        "mean_completion_tokens": facts["trained_tokens"] / facts["rows"],
+    }

@@ -1,0 +1,27 @@
+"""What a run is trained from."""
+
+from sft_atlas.spec import JobSpec, Nothing, Part
+from sft_atlas.training.settings import Settings
+
+
+class Identity(Part):
+    """The run's ID and settings, and the epochs that are kept of it."""
+
+    run: str
+    settings: Settings
+    epochs: list[int]
+
+
+class Inputs(Part):
+    """Manifests."""
+
+    base: str
+    tokens: str
+
+
+class Spec(JobSpec):
+    """The specification of a training job."""
+
+    identity: Identity
+    inputs: Inputs
+    labels: Nothing
