@@ -110,7 +110,7 @@ def place_study(folder: Path, study: str, seeds: int) -> tuple[Workflow, Plan]:
 def place_bare(folder: Path, plan: Plan) -> Workflow:
     """The same jobs and edges, bare."""
     folder.mkdir()
-    specs = [*plan.specs.values(), *plan.study_specs().values()]
+    specs = [*plan.by_output.values(), *plan.study_specs().values()]
     places = {spec.output: f"{spec.stage}/{number}" for number, spec in enumerate(specs)}
     jobs: dict[str, object] = {"all": [places[specs[-1].output]]}
     text = BARE
@@ -146,9 +146,9 @@ def main() -> None:
         folder = Path(temporary)
         study, plan = place_study(folder / "study", options.study, 1)
         bare = place_bare(folder / "bare", plan)
-        print(f"{plan.matrix.checkpoints} models, {len(plan.specs) + 4} jobs; medians of {options.repeat}")
+        print(f"{plan.matrix.checkpoints} models, {len(plan.by_output) + 4} jobs; medians of {options.repeat}")
         print(f"{'':<34}{'CPU s':>8}{'wall s':>8}{'ratio of CPU':>14}")
-        target = "results/" + plan.scores[next(iter(plan.matrix.runs))].output
+        target = "results/" + plan.job("evaluate", next(iter(plan.matrix.runs))).output
         cold, floor, one = timed(options.repeat, (study, ()), (bare, ()), (study, (target,)))
         show("bare, cold", floor)
         show("study, cold", cold, floor, "bare")

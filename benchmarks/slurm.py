@@ -91,13 +91,13 @@ def name_of(folder: Path) -> str:
 
 def published() -> tuple[int, float]:
     """Jobs of the published study that go through SLURM, and the mean seconds of one by the plan."""
-    from sft_atlas.cost.estimates import Prices
+    from sft_atlas.cost.estimates import Estimates
     from sft_atlas.cost.summary import priced
     from sft_atlas.study.load import load_config
     from sft_atlas.study.table import plan_study
 
     plan = plan_study(ROOT / "studies/massive-sft.yaml", ROOT)
-    prices = Prices(plan, Path("/nonexistent"), load_config({}).device)
+    prices = Estimates(plan, Path("/nonexistent"), load_config({}).device)
     local = ("dataset", "benchmark", "base", "release", "collect", "audit", "analyse", "report")
     jobs = [job for job in priced(prices, plan.needed()) if job.stage not in local]
     return len(jobs), sum(job.cost.seconds for job in jobs) / len(jobs)

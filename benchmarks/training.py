@@ -59,7 +59,7 @@ SHAPES = {
 }
 # Dense bf16 operations a second without sparsity, from NVIDIA's data sheets.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
-TEMPLATE = Template().model_dump()
+TEMPLATE = Template()
 Measured = tuple[float, list[float]]
 
 

@@ -14,6 +14,7 @@ from sft_atlas.files import read_json, write_json
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import expand
+from sft_atlas.study.nodes import Dataset
 from tests.conftest import ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -93,7 +94,7 @@ def test_a_published_dataset_is_read_as_declared(name: str, mirror: Path, tmp_pa
     path = ROOT / "studies/massive-sft.yaml"
     study = load_study(path)
     plan = build_plan(study, expand(study, path), path.stem)
-    spec = plan.datasets[name]
+    spec = plan.job("dataset", Dataset(name))
     write_json(tmp_path / spec.file, spec.content())
     environment = os.environ | {"HF_HOME": str(mirror), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "sft_atlas.job", str(tmp_path / spec.file)]

@@ -64,15 +64,22 @@ def _cell(matrix: Matrix, key: RunKey, epoch: int) -> Cell:
 
 def test_an_epoch_is_shared_only_where_it_is_a_shorter_run(plan: Plan) -> None:
     """Of a constant schedule, one run serves all epochs; a cosine run of another length is another run."""
-    constant = [spec for key, spec in plan.train.items() if key.recipe == "full-constant"]
+    constant = [
+        spec for key, spec in ((spec.key, spec) for spec in plan.select("train")) if key.recipe == "full-constant"
+    ]
     assert len(constant) == 57
     assert all("epochs" not in spec.identity["settings"]["recipe"] for spec in constant)
-    cosine = [spec for key, spec in plan.train.items() if key.recipe != "full-constant"]
+    cosine = [
+        spec for key, spec in ((spec.key, spec) for spec in plan.select("train")) if key.recipe != "full-constant"
+    ]
     assert all(spec.identity["settings"]["recipe"]["epochs"] == 10 for spec in cosine)
 
 
 def test_nothing_is_trained_twice(plan: Plan) -> None:
-    runs = [(spec.identity["run"], key.base, key.sample) for key, spec in plan.train.items()]
+    runs = [
+        (spec.identity["run"], key.base, key.sample)
+        for key, spec in ((spec.key, spec) for spec in plan.select("train"))
+    ]
     assert len({run for run, _, _ in runs}) == len(runs) == 341
 
 
@@ -81,7 +88,7 @@ def test_the_subset_can_be_run_alone(plan: Plan) -> None:
     assert "Swallow-MS-7b-v0.1" not in published.bases
     # Gemma2 in full on magicoder and on the mixture are whole runs; LIMA loses an epoch only
     assert len(published.matrix.runs) == 341 - 22 - 2
-    assert all(published.train[key] is plan.train[key] for key in published.matrix.runs)
+    assert all(published.job("train", key) is plan.job("train", key) for key in published.matrix.runs)
 
 
 def test_the_same_matrix_in_small(matrix: Matrix) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.models.deltas import decode, encode
 from tests.conftest import Repository
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sft_atlas.commands.verify import Report, verify
+from sft_atlas.errors import StudyError
 from sft_atlas.files import write_json, write_record
 from sft_atlas.study.identity import spec_file, spec_hash
-from sft_atlas.study.load import StudyError
 from tests.conftest import ENVIRONMENT, Repository
 from tests.unit.helpers import content
 

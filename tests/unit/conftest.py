@@ -21,7 +21,7 @@ BASE = "bases/tiny-00000000/manifest.json"
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tokenizer with 400 tokens."""
     folder = tmp_path_factory.mktemp("vocabulary")
-    train_tokenizer(folder, 400, 200, partial(prompt, Template().model_dump()))
+    train_tokenizer(folder, 400, 200, partial(prompt, Template()))
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import read_json
 from sft_atlas.stages.benchmark import run as benchmarks
 from sft_atlas.stages.benchmark.run import LAYOUTS, Item, boxed

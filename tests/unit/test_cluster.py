@@ -19,7 +19,7 @@ from sft_atlas.cluster.guard import NEVER, Guard, gres
 from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import Job, name_of, seconds
 from sft_atlas.cluster.status import status_lines
-from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.estimates import Estimates
 from sft_atlas.study.plan import Plan, Spec
 from sft_atlas.study.table import plan_study
 
@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def lines(plan: Plan, folder: Path) -> str:
-    return "\n".join(status_lines(plan, Prices(plan, Path("results")), folder))
+    return "\n".join(status_lines(plan, Estimates(plan, Path("results")), folder))
 
 
 def row(text: str, stage: str) -> list[str]:
@@ -185,7 +185,7 @@ def test_a_cut_line_of_the_journal_is_left_out(folder: Path) -> None:
 
 
 def test_status_without_slurm_tells_what_files_say(plan: Plan, folder: Path) -> None:
-    first, second, third, *rest = plan.train.values()
+    first, second, third, *rest = plan.select("train")
     make(folder, first)
     journal.write(
         [Attempt(f"results/{second.output}", "train_run", "17", "OUT_OF_MEMORY", node="n3", gpu=1, elapsed=7200)]
@@ -202,7 +202,7 @@ def test_status_without_slurm_tells_what_files_say(plan: Plan, folder: Path) -> 
 
 
 def test_status_tells_how_far_a_local_run_is(plan: Plan, folder: Path) -> None:
-    spec = next(iter(plan.train.values()))
+    spec = next(iter(plan.select("train")))
     entered(folder)
     log = folder / "logs/train/x/y/z" / f"{spec.hash}.log"
     log.parent.mkdir(parents=True)
@@ -226,7 +226,7 @@ def test_status_tells_how_far_a_local_run_is(plan: Plan, folder: Path) -> None:
 
 
 def test_a_log_of_an_earlier_run_is_not_one_of_the_run_at_work(plan: Plan, folder: Path) -> None:
-    spec = next(iter(plan.train.values()))
+    spec = next(iter(plan.select("train")))
     log = folder / "logs/train/x/y/z" / f"{spec.hash}.log"
     log.parent.mkdir(parents=True)
     log.write_text("step 1\nasked to stop after step 1: state saved at step 1; the same job goes on from there\n")
@@ -237,16 +237,16 @@ def test_a_log_of_an_earlier_run_is_not_one_of_the_run_at_work(plan: Plan, folde
 
 
 def test_efficiency_compares_what_was_asked_with_what_was_used(plan: Plan, folder: Path) -> None:
-    prices = Prices(plan, Path("results"))
+    prices = Estimates(plan, Path("results"))
     assert efficiency_lines(plan, prices, folder) == ["no job of this study has finished here yet"]
-    first, second, *_ = plan.train.values()
+    first, second, *_ = plan.select("train")
     make(folder, first, wall_seconds=600.0, peak_memory_mb=3000.0, cpu_seconds=1100.0, import_cpu_seconds=100.0)
     make(folder, second, wall_seconds=1200.0, peak_memory_mb=2000.0, cpu_seconds=2300.0, import_cpu_seconds=100.0)
     asked = {"threads": 4, "mem_mb": 6000, "runtime": 60, "gpu": 1, "elapsed": 1800.0}
     outputs = [f"results/{spec.output}" for spec in (first, second)]
     journal.write([Attempt(outputs[0], "train_run", "1", "TIMEOUT", **asked)])  # type: ignore[arg-type]
     journal.write([Attempt(output, "train_run", "2", "COMPLETED", **asked) for output in outputs])  # type: ignore[arg-type]
-    found = row("\n".join(efficiency_lines(plan, Prices(plan, Path("results")), folder)), "train")
+    found = row("\n".join(efficiency_lines(plan, Estimates(plan, Path("results")), folder)), "train")
     assert found == ["2", "60", "15.0", "25%", "6000", "3000", "50%", "4", "2.0", "1.5", "3"]
 
 

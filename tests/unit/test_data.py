@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from sft_atlas.data.formats import FORMATS, Example, Options, normalise
-from sft_atlas.data.sources import DataError, read_rows
+from sft_atlas.errors import DataError, read_rows
 from sft_atlas.files import read_json
 from sft_atlas.stages.dataset import run as datasets
 from sft_atlas.stages.dataset.run import clean
@@ -23,7 +23,7 @@ from tests.unit.helpers import content, stand_in
 FIRST = Options({}, "first")
 SINGLE = Options({}, "single")
 NAMED = Options({"instruction": "q", "input": "context", "completion": "a"}, "first")
-TEMPLATE = Template().model_dump()
+TEMPLATE = Template()
 
 
 def turn(role: str, text: Any) -> dict[str, Any]:

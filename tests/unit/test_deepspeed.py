@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from sft_atlas.errors import StudyError
 from sft_atlas.study.deepspeed import read_deepspeed
-from sft_atlas.study.load import StudyError
 
 ZERO3 = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
 GOOD: dict[str, dict[str, Any]] = {

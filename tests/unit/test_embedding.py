@@ -11,17 +11,16 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
-from sft_atlas.cost.estimates import Prices
-from sft_atlas.data.sources import DataError
+from sft_atlas.cost.estimates import Estimates
+from sft_atlas.errors import DataError, StudyError
 from sft_atlas.stages.collect.run import cosine
 from sft_atlas.stages.embedding import run as embedding
 from sft_atlas.stages.embedding.run import embed, read_texts
-from sft_atlas.study.load import StudyError
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, plan_of, stand_in, write_study
 
 CPU = torch.device("cpu")
-TEMPLATE = Template().model_dump()
+TEMPLATE = Template()
 TEXTS = ["a cat", "a much longer text about a cat that sat", "twelve plus four", "a cat"]
 
 
@@ -119,15 +118,15 @@ WITH = "similarity: {embedding: {path: PATH, rows: 50}}\nevaluation: {"
 def test_a_model_in_the_study_adds_a_job_for_each_source_and_touches_no_other(tmp_path: Path, embedder: Path) -> None:
     before = plan_of(write_study(tmp_path))
     after = plan_of(write_study(tmp_path, ("evaluation: {", WITH.replace("PATH", str(embedder)))))
-    added = after.specs.keys() - before.specs.keys()
+    added = after.by_output.keys() - before.by_output.keys()
     assert {spec.output for spec in after.embeddings.values()} == added
     assert len(added) == len(before.samples.keys() & before.similarity.keys()) + len(before.benchmarks)
-    assert before.specs.keys() <= after.specs.keys()
+    assert before.by_output.keys() <= after.by_output.keys()
     assert added <= set(after.results())
     job = after.embeddings["benchmark", "sums"]
     assert {Path(path).parent for path in job.sources} == {embedder}
     assert str(embedder) not in str(job.identity)
-    prices = Prices(after, tmp_path)
+    prices = Estimates(after, tmp_path)
     few, many = (prices.of(after.embeddings[key]).seconds for key in (("benchmark", "sums"), ("sample", "all")))
     assert 0 < few < many
 

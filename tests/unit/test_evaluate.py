@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas.data.prompt import completion, prompt
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import write_record
 from sft_atlas.models.checkpoint import load_checkpoint
 from sft_atlas.models.device import load_model, prepare
@@ -23,7 +23,7 @@ from sft_atlas.study.model import Evaluation, Template
 from tests.unit.helpers import content, snapshot, stand_in
 
 Row = dict[str, Any]
-TEMPLATE = Template().model_dump()
+TEMPLATE = Template()
 WORDS = ["cat", "the dog", "23", "日本", "a b c d", "because it is", "no", "###"]
 BUILT = "benchmarks/{}-00000000"
 

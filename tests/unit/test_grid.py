@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from sft_atlas.errors import StudyError, load_study
 from sft_atlas.study.grid import WHOLE, RecipeGrid, members
-from sft_atlas.study.load import StudyError, load_study
 from sft_atlas.study.model import Recipe
 from tests.unit.helpers import plan_of, write_study
 

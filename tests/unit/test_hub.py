@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file, save_file
 
 from sft_atlas.data import hub
-from sft_atlas.data.sources import DataError, source_files
+from sft_atlas.errors import DataError, source_files
 from sft_atlas.files import read_json
 from sft_atlas.stages.base import run as bases
 from tests.unit.helpers import content
@@ -47,7 +47,7 @@ def cached(home: Path, kind: str, files: dict[str, str]) -> Path:
 def fetch_offline(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Call `fetch` in a process of its own: where the cache lies is decided when the hub's library is imported."""
     code = (
-        "import sys\nfrom sft_atlas.data.sources import DataError\nfrom sft_atlas.data.hub import fetch\n"
+        "import sys\nfrom sft_atlas.errors import DataError\nfrom sft_atlas.data.hub import fetch\n"
         "try: print(fetch(*sys.argv[1:]))\nexcept DataError as error: sys.exit(str(error))"
     )
     environment = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PATH": ""}

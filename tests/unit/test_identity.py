@@ -9,24 +9,24 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from sft_atlas.errors import StudyError
 from sft_atlas.stages.dataset import run as datasets
 from sft_atlas.stages.sample import run as samples
 from sft_atlas.study import identity
 from sft_atlas.study.identity import canonical, digest, fingerprint, sha256
-from sft_atlas.study.load import StudyError
-from sft_atlas.study.matrix import RunKey
+from sft_atlas.study.nodes import Benchmark, Dataset, RunKey, Sample
 from sft_atlas.study.plan import Plan, spec_file
 from tests.unit.helpers import plan_of, write_study
 
 
 def hashes(plan: Plan) -> list[tuple[str, str]]:
     """Stage and hash of every job."""
-    return sorted((spec.stage, spec.hash) for spec in plan.specs.values())
+    return sorted((spec.stage, spec.hash) for spec in plan.by_output.values())
 
 
 def run_id(plan: Plan, base: str = "calculator", sample: str = "math-40", recipe: str = "full", seed: int = 0) -> str:
     """Identity of a run."""
-    return str(plan.train[RunKey(base, sample, recipe, seed)].identity["run"])
+    return str(plan.job("train", RunKey(base, sample, recipe, seed)).identity["run"])
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_science_changes_the_hashes_of_what_follows_from_it(
 
 def test_a_learning_rate_changes_its_own_runs_only(study: Path, planned: Plan) -> None:
     other = plan_of(write_study(study, ("learning_rate: 5e-3", "learning_rate: 4e-3")))
-    changed = {key for key in planned.matrix.runs if other.train[key].hash != planned.train[key].hash}
+    changed = {key for key in planned.matrix.runs if other.job("train", key).hash != planned.job("train", key).hash}
     assert changed == {key for key in planned.matrix.runs if key.recipe == "lora"}
 
 
@@ -116,8 +116,8 @@ def test_kept_epochs_are_no_part_of_a_run(study: Path, planned: Plan) -> None:
     other = plan_of(write_study(study, ("keep: [1, 2, 4]", "keep: [3]")))
     assert run_id(other) == run_id(planned)
     assert (
-        Path(other.train[RunKey("reader", "math-40", "full", 1)].output).parent
-        == Path(planned.train[RunKey("reader", "math-40", "full", 1)].output).parent
+        Path(other.job("train", RunKey("reader", "math-40", "full", 1)).output).parent
+        == Path(planned.job("train", RunKey("reader", "math-40", "full", 1)).output).parent
     )
 
 
@@ -129,7 +129,7 @@ def test_the_length_of_a_run_counts_unless_its_schedule_is_constant(study: Path,
 
 
 def test_a_seed_and_a_base_make_another_run(planned: Plan) -> None:
-    ids = [str(spec.identity["run"]) for spec in planned.train.values()]
+    ids = [str(spec.identity["run"]) for spec in planned.select("train")]
     assert len(set(ids)) == len(ids) == 24
 
 
@@ -145,8 +145,8 @@ def test_the_content_of_a_local_file_counts_and_its_place_does_not(tmp_path: Pat
     assert hashes(plan_of(moved)) == hashes(planned)
     (tmp_path / "chats.jsonl").write_text("other content\n")
     changed = plan_of(moved)
-    assert changed.datasets["chats"].hash != planned.datasets["chats"].hash
-    assert changed.datasets["math"].hash == planned.datasets["math"].hash
+    assert changed.job("dataset", Dataset("chats")).hash != planned.job("dataset", Dataset("chats")).hash
+    assert changed.job("dataset", Dataset("math")).hash == planned.job("dataset", Dataset("math")).hash
     assert run_id(changed, sample="chats-40") != run_id(planned, sample="chats-40")
     assert run_id(changed) == run_id(planned)
 
@@ -160,10 +160,13 @@ def test_the_name_of_a_local_file_counts_since_rows_are_drawn_by_it(tmp_path: Pa
         path = write_study(tmp_path, edit)
         path.write_text(path.read_text().replace("chats.jsonl", f"{name}.jsonl"))
         plan = plan_of(path)
-        sources.append(plan.datasets["chats"].hash)
-        for spec, stage in ((plan.datasets["chats"], datasets), (plan.samples["chats-40"], samples)):
+        sources.append(plan.job("dataset", Dataset("chats")).hash)
+        for spec, stage in (
+            (plan.job("dataset", Dataset("chats")), datasets),
+            (plan.job("sample", Sample("chats-40")), samples),
+        ):
             stage.run(spec.content(), tmp_path)
-        made = (tmp_path / plan.samples["chats-40"].output).with_name("rows.parquet")
+        made = (tmp_path / plan.job("sample", Sample("chats-40")).output).with_name("rows.parquet")
         drawn.append(pl.read_parquet(made)["prompt"].to_list())
     assert drawn[0] != drawn[1]
     assert sources[0] != sources[1]
@@ -174,7 +177,7 @@ def test_the_name_of_a_benchmarks_file_counts(study: Path, planned: Plan) -> Non
     for key in ("{path", " shots_path"):
         path = write_study(study)
         path.write_text(path.read_text().replace(f"{key}: {study}/facts", f"{key}: {study}/others"))
-        assert plan_of(path).benchmarks["facts"].hash != planned.benchmarks["facts"].hash
+        assert plan_of(path).benchmarks["facts"].hash != planned.job("benchmark", Benchmark("facts")).hash
 
 
 def test_planning_elsewhere_gives_the_same_identities(
@@ -182,8 +185,8 @@ def test_planning_elsewhere_gives_the_same_identities(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     other = plan_of(write_study(study))
-    assert {path: spec.content() for path, spec in other.specs.items()} == {
-        path: spec.content() for path, spec in planned.specs.items()
+    assert {path: spec.content() for path, spec in other.by_output.items()} == {
+        path: spec.content() for path, spec in planned.by_output.items()
     }
 
 
@@ -198,15 +201,15 @@ def test_hashes_do_not_depend_on_the_process(planned: Plan, study: Path) -> None
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], env=seeded, capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout) == sorted(planned.specs)
+    assert json.loads(done.stdout) == sorted(planned.by_output)
 
 
 def test_a_new_base_leaves_the_others_as_they_are(study: Path, planned: Plan) -> None:
     other = plan_of(write_study(study, ("  reader:\n", "  newcomer:\n    micro: {seed: 9}\n  reader:\n")))
-    assert set(planned.specs) < set(other.specs)
-    assert {spec.identity.get("run", "newcomer") for path, spec in other.specs.items() if path not in planned.specs} & {
-        run_id(planned)
-    } == set()
+    assert set(planned.by_output) < set(other.by_output)
+    assert {
+        spec.identity.get("run", "newcomer") for path, spec in other.by_output.items() if path not in planned.by_output
+    } & {run_id(planned)} == set()
 
 
 def test_a_collision_of_hashes_is_an_error(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

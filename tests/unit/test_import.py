@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from sft_atlas.analysis import tables
+from sft_atlas.errors import StudyError
 from sft_atlas.files import read_json
 from sft_atlas.stages.analyse.run import analyse, audit
 from sft_atlas.stages.import_scores import released
@@ -17,7 +18,6 @@ from sft_atlas.stages.import_scores.released import TableFormatError
 from sft_atlas.stages.import_scores.run import fetch, import_table, run
 from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.identity import sha256
-from sft_atlas.study.load import StudyError
 from sft_atlas.study.table import TablePlan, plan_study
 from tests.conftest import ROOT
 from tests.unit.helpers import write_study
@@ -148,7 +148,7 @@ def test_a_table_study_needs_no_section_of_a_matrix(tmp_path: Path) -> None:
     plan = plan_study(study, ROOT)
     assert isinstance(plan, TablePlan)
     assert list(plan.study_specs()) == ["collect", "audit", "analyse", "report"]
-    assert not plan.specs
+    assert not plan.by_output
     assert "nothing to train; no matrix declared" in plan.summary()
     spec = plan.study_specs()["collect"].content()
     run(spec, tmp_path)

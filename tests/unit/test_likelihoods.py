@@ -17,7 +17,7 @@ from sft_atlas.stages.likelihoods.run import draw_texts, forward
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, snapshot, stand_in
 
-TEMPLATE = Template().model_dump()
+TEMPLATE = Template()
 OPTIONS = {"texts": 6, "seed": 0, "max_length": 64, "precision": "fp32", "representation": "last", "neighbour": 1}
 CPU = torch.device("cpu")
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sft_atlas.study.load import StudyError
+from sft_atlas.errors import StudyError
 from sft_atlas.study.matrix import RunKey, select
+from sft_atlas.study.nodes import Base
 from sft_atlas.study.plan import Plan
 from tests.unit.helpers import STUDY, matrix_of, plan_of, write_study
 
@@ -103,15 +104,15 @@ def test_patterns_select_in_the_order_of_the_names(patterns: list[str], chosen: 
 
 
 def test_every_input_is_the_output_of_another_job(plan: Plan) -> None:
-    made = set(plan.specs)
-    assert len(made) == len({spec.file for spec in plan.specs.values()})
-    for output, spec in plan.specs.items():
+    made = set(plan.by_output)
+    assert len(made) == len({spec.file for spec in plan.by_output.values()})
+    for output, spec in plan.by_output.items():
         assert set(spec.input_files()) <= made - {output}
         assert spec.hash in spec.file
 
 
 def test_jobs_are_shared_and_counted(plan: Plan) -> None:
-    counted = {stage: len(plan.stage(stage)) for stage in {spec.stage for spec in plan.specs.values()}}
+    counted = {stage: len(plan.outputs_of(stage)) for stage in {spec.stage for spec in plan.by_output.values()}}
     assert counted == {
         "dataset": 3,
         "sample": 6,
@@ -140,8 +141,8 @@ def test_only_what_is_used_is_planned(tmp_path: Path) -> None:
 
 def test_a_run_leads_to_training_scores_and_weights(plan: Plan) -> None:
     key = RunKey("reader", "all", "lora", 0)
-    folder = str(Path(plan.train[key].output).parent)
-    assert folder == f"runs/reader/all/lora-{plan.train[key].identity['run']}"
+    folder = str(Path(plan.job("train", key).output).parent)
+    assert folder == f"runs/reader/all/lora-{plan.job('train', key).identity['run']}"
     assert [Path(path).name.partition("-")[0] for path in plan.of_run(key)] == ["train", "scores", "weights"]
     assert all(path.startswith(folder) for path in plan.of_run(key))
     assert set(plan.of_run(key)) < set(plan.of_base("reader"))
@@ -151,19 +152,19 @@ def test_a_run_leads_to_training_scores_and_weights(plan: Plan) -> None:
 def test_a_block_is_its_runs_and_the_scores_of_their_bases(plan: Plan) -> None:
     paths = plan.of_block("schedules")
     key = RunKey("calculator", "math-40", "decay", 0)
-    assert paths == [plan.scores["calculator"].output, *plan.of_run(key)]
+    assert paths == [plan.job("evaluate", Base("calculator")).output, *plan.of_run(key)]
 
 
 def test_results_are_all_that_tables_are_collected_from(plan: Plan) -> None:
     collect = plan.study_specs()["collect"]
-    assert collect.input_files() == plan.results()
-    stages = {plan.specs[path].stage for path in plan.results()}
+    assert collect.input_files() == plan.collected()
+    stages = {plan.by_output[path].stage for path in plan.collected()}
     assert stages == {"tokens", "similarity", "contamination", "perplexity", "evaluate", "train", "weights"}
 
 
 def test_what_is_not_there_is_collected_as_missing(plan: Plan) -> None:
     key = RunKey("reader", "all", "lora", 0)
-    absent = {plan.weights[key].output, plan.scores["reader"].output}
+    absent = {plan.job("weights", key).output, plan.job("evaluate", Base("reader")).output}
     spec = plan.study_specs(lambda path: path not in absent, "/partial")["collect"]
     assert spec.output == f"{plan.name}/partial/collect.json"
     (cell,) = (
@@ -171,7 +172,7 @@ def test_what_is_not_there_is_collected_as_missing(plan: Plan) -> None:
         for run in spec.identity["runs"]
         if RunKey(*(run[name] for name in ("base", "sample", "recipe", "seed"))) == key
     )
-    assert (cell["weights"], cell["train"]) == (None, plan.train[key].output)
+    assert (cell["weights"], cell["train"]) == (None, plan.job("train", key).output)
     assert spec.identity["bases"]["reader"]["scores"] is None
     assert not absent & set(spec.input_files())
     assert spec.hash != plan.study_specs()["collect"].hash
@@ -192,9 +193,9 @@ def test_a_run_can_be_narrowed(only: str, runs: int, plan: Plan) -> None:
     narrowed = plan.narrowed(only)
     assert len(narrowed.matrix.runs) == runs
     assert set(narrowed.bases) == {key.base for key in narrowed.matrix.runs}
-    assert set(narrowed.results()) < set(plan.results())
-    assert all(narrowed.train[key] == plan.train[key] for key in narrowed.matrix.runs)
-    assert narrowed.specs == plan.specs
+    assert set(narrowed.collected()) < set(plan.collected())
+    assert all(narrowed.job("train", key) == plan.job("train", key) for key in narrowed.matrix.runs)
+    assert narrowed.by_output == plan.by_output
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,17 @@ from statistics import median
 import pytest
 from safetensors import safe_open
 
-from sft_atlas.cost.estimates import Prices
+from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import Cost
 from sft_atlas.cost.sizes import model_size
 from sft_atlas.cost.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
+from sft_atlas.errors import StudyError, load_study
 from sft_atlas.files import write_json
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.load import StudyError, load_study
 from sft_atlas.study.matrix import RunKey, expand
 from sft_atlas.study.model import Base, Study
+from sft_atlas.study.nodes import Base, Dataset, Sample
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 from sft_atlas.units import hours, size
@@ -66,7 +67,7 @@ def published(study: Study) -> Plan:
 @pytest.fixture(scope="module")
 def jobs(published: Plan) -> list[Job]:
     """Its priced jobs."""
-    return priced(Prices(published, NOWHERE), [*published.needed(), *published.study_specs().values()])
+    return priced(Estimates(published, NOWHERE), [*published.needed(), *published.study_specs().values()])
 
 
 def test_a_configuration_gives_the_number_of_weights(place_base: Callable[..., str], tmp_path: Path) -> None:
@@ -121,16 +122,16 @@ def test_evaluation_costs_what_the_study_reports(study: Study) -> None:
         for name, benchmark in study.benchmarks.items()
     }
     plan = planned(study.model_copy(update={"benchmarks": generated}))
-    prices, models, families, ratios = Prices(plan, NOWHERE), Counter[str](), Counter[str](), []
+    prices, models, families, ratios = Estimates(plan, NOWHERE), Counter[str](), Counter[str](), []
     for key, epoch in plan.matrix.subsets["published"]:
-        spec = plan.scores[key]
+        spec = plan.job("evaluate", key)
         families[key.base] += round(prices.of(spec).seconds / len(spec.identity["epochs"]))
         models[key.base] += epoch > 0
     print(
         f"\n{'family':<26}{'models':>6} {'a full model':>13} {'reported':>9} {'ratio':>5} {'sum':>11} {'reported':>11}"
     )
     for base, (reported, family) in REPORTED.items():
-        one = prices.of(plan.scores[RunKey(base, "lima-1k", "full-cosine", 0)]).seconds
+        one = prices.of(plan.job("evaluate", RunKey(base, "lima-1k", "full-cosine", 0))).seconds
         ratios.append(one / reported)
         sums = f"{families[base]:>11,} {family:>11,} {families[base] / family:>5.2f}"
         print(f"{base:<26}{models[base]:>6} {one:>11,.0f} {reported:>9,} {ratios[-1]:>5.2f} {sums}")
@@ -202,15 +203,15 @@ def test_a_job_on_two_gpus_waits_for_both() -> None:
 
 
 def test_more_memory_takes_fewer_gpus(published: Plan) -> None:
-    run = published.train[RunKey("Gemma2-9B", "all", "full-cosine", 0)]
-    asked = {memory: Prices(published, NOWHERE, gpu_memory_gb=memory).of(run) for memory in (80, 141, 192)}
+    run = published.job("train", RunKey("Gemma2-9B", "all", "full-cosine", 0))
+    asked = {memory: Estimates(published, NOWHERE, gpu_memory_gb=memory).of(run) for memory in (80, 141, 192)}
     assert {memory: cost.gpus for memory, cost in asked.items()} == {80: 2, 141: 2, 192: 1}
     assert all(cost.gpu_mem_mb <= 1000 * memory for memory, cost in asked.items())
 
 
 def test_no_job_asks_for_more_time_than_the_cluster_grants(published: Plan) -> None:
-    specs = list(published.train.values())
-    free, capped = Prices(published, NOWHERE), Prices(published, NOWHERE, max_runtime=60)
+    specs = list(published.select("train"))
+    free, capped = Estimates(published, NOWHERE), Estimates(published, NOWHERE, max_runtime=60)
     longest = max(specs, key=lambda spec: free.of(spec).seconds)
     assert free.resource(longest, "runtime") > 60 and free.attempts(longest) == 1
     assert {capped.resource(spec, "runtime", attempt) for spec in specs for attempt in (1, 9)} <= set(range(10, 61))
@@ -239,10 +240,10 @@ def test_peak_disk_by_hand() -> None:
 
 
 def test_resources_follow_size_and_grow_with_each_attempt(published: Plan) -> None:
-    prices = Prices(published, NOWHERE, micro_batch=1)
+    prices = Estimates(published, NOWHERE, micro_batch=1)
 
     def asked(base: str, recipe: str, attempt: int = 1) -> tuple[int, int, int]:
-        spec = published.train[RunKey(base, "all", recipe, 0)]
+        spec = published.job("train", RunKey(base, "all", recipe, 0))
         return (
             prices.resource(spec, "gpu", attempt),
             prices.resource(spec, "mem_mb", attempt),
@@ -260,44 +261,46 @@ def test_resources_follow_size_and_grow_with_each_attempt(published: Plan) -> No
     # a run that is cut off by its time limit again and again must still fit a node
     assert asked("OLMo-7B-hf", "full-cosine", 9)[1] == 2 * small[1]
     # gradients and moments of every weight make the difference on the GPU
-    full, lora = (prices.of(published.train[RunKey("OLMo-7B-hf", "all", r, 0)]) for r in ("full-cosine", "lora-cosine"))
+    full, lora = (
+        prices.of(published.job("train", RunKey("OLMo-7B-hf", "all", r, 0))) for r in ("full-cosine", "lora-cosine")
+    )
     assert full.gpu_mem_mb > 16 * 6900 > 16 / 4 * 6900 * 2 > lora.gpu_mem_mb
 
 
 def test_a_micro_study_asks_for_little(tmp_path: Path) -> None:
     plan = plan_of(write_study(tmp_path))
-    prices = Prices(plan, NOWHERE)
-    spec = plan.train[RunKey("calculator", "math-40", "full", 0)]
+    prices = Estimates(plan, NOWHERE)
+    spec = plan.job("train", RunKey("calculator", "math-40", "full", 0))
     assert [prices.resource(spec, name) for name in ("gpu", "mem_mb", "runtime", "threads")] == [0, 1500, 10, 1]
     # a base whose size nobody knows is taken for a large one
-    unknown = plan.train[RunKey("fetched", "math-40", "full", 0)]
+    unknown = plan.job("train", RunKey("fetched", "math-40", "full", 0))
     assert prices.resource(unknown, "gpu") == 1
-    assert Prices(plan, NOWHERE, device="cpu").resource(unknown, "gpu") == 0
+    assert Estimates(plan, NOWHERE, device="cpu").resource(unknown, "gpu") == 0
     assert prices.largest("train", "mem_mb") >= prices.resource(unknown, "mem_mb")
 
 
 def test_finished_jobs_correct_the_price_and_counts_replace_estimates(tmp_path: Path) -> None:
     plan = plan_of(write_study(tmp_path))
     keys = [RunKey("calculator", "math-40", "full", seed) for seed in (0, 1)]
-    before = Prices(plan, tmp_path / "results").of(plan.train[keys[0]])
+    before = Estimates(plan, tmp_path / "results").of(plan.job("train", keys[0]))
     assert not before.exact
     for key, ratio in zip(keys, (3.0, 5.0), strict=True):
-        spec = plan.train[key]
+        spec = plan.job("train", key)
         record = spec_file(spec.output, spec.hash).replace(".spec.json", ".record.json")
         facts = {"wall_seconds": ratio * before.seconds, "peak_memory_mb": 2 * before.mem_mb, "device": "cpu"}
         write_json(tmp_path / "results" / record, facts)
-    prices = Prices(plan, tmp_path / "results")
+    prices = Estimates(plan, tmp_path / "results")
     found = prices.corrections["train", "cpu"]
     assert (found.seconds, found.memory, found.records) == (pytest.approx(4), pytest.approx(2), 2)
-    assert prices.of(plan.train[keys[0]]).seconds == pytest.approx(4 * before.seconds)
-    assert prices.of(plan.train[keys[0]]).mem_mb == pytest.approx(2 * before.mem_mb)
+    assert prices.of(plan.job("train", keys[0])).seconds == pytest.approx(4 * before.seconds)
+    assert prices.of(plan.job("train", keys[0])).mem_mb == pytest.approx(2 * before.mem_mb)
     # other stages, and jobs on another device, are as they were
-    base = plan.scores["calculator"]
-    assert prices.of(base) == Prices(plan, NOWHERE).of(base)
+    base = plan.job("evaluate", Base("calculator"))
+    assert prices.of(base) == Estimates(plan, NOWHERE).of(base)
     tokens = tmp_path / "results" / plan.run_tokens[keys[0]].output
     write_json(tokens, {"rows": 40, "tokens": 1386, "longest": 37})
-    counted = Prices(plan, tmp_path / "results", corrected=False)
-    assert counted.of(plan.train[keys[0]]).exact
+    counted = Estimates(plan, tmp_path / "results", corrected=False)
+    assert counted.of(plan.job("train", keys[0])).exact
     assert json.loads(tokens.read_text())["tokens"] == 1386
 
 
@@ -305,15 +308,15 @@ def test_local_and_finished_datasets_are_not_guessed(tmp_path: Path) -> None:
     plan = plan_of(
         write_study(tmp_path, ('"{dataset}-40": {datasets: "*", size: 40}', '"{dataset}-40": {datasets: "*"}'))
     )
-    dataset, sample = plan.datasets["chats"], plan.samples["chats-40"]
+    dataset, sample = plan.job("dataset", Dataset("chats")), plan.job("sample", Sample("chats-40"))
     (tmp_path / "chats.jsonl").write_bytes(b"x" * 4_000_000)
-    guessed = [Prices(plan, NOWHERE).predicted(spec) for spec in (dataset, sample)]
+    guessed = [Estimates(plan, NOWHERE).predicted(spec) for spec in (dataset, sample)]
     # four bytes a token, as for every text
     assert [(cost.disk, cost.exact) for cost in guessed] == [(4_000_000, False)] * 2
     results = tmp_path / "results"
     for spec, rows, written in ((dataset, 800_000, 3_000), (sample, 900, 2_000)):
         write_json(results / spec.output, {"rows": rows, "files": [{"name": "rows.parquet", "size": written}]})
-    counted = [Prices(plan, results).predicted(spec) for spec in (dataset, sample)]
+    counted = [Estimates(plan, results).predicted(spec) for spec in (dataset, sample)]
     assert [(cost.disk, cost.exact) for cost in counted] == [(3_000, True), (2_000, True)]
     # 20,000 rows a second
     assert counted[0].seconds - counted[1].seconds == pytest.approx((800_000 - 900) / 20_000)
@@ -322,11 +325,11 @@ def test_local_and_finished_datasets_are_not_guessed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"wall_seconds": "long", "peak_memory_mb": 1}'])
 def test_a_broken_record_says_nothing(tmp_path: Path, content: str) -> None:
     plan = plan_of(write_study(tmp_path))
-    spec = plan.train[RunKey("calculator", "math-40", "full", 0)]
+    spec = plan.job("train", RunKey("calculator", "math-40", "full", 0))
     record = tmp_path / "results" / spec_file(spec.output, spec.hash).replace(".spec.json", ".record.json")
     record.parent.mkdir(parents=True)
     record.write_text(content)
-    assert Prices(plan, tmp_path / "results").corrections == {}
+    assert Estimates(plan, tmp_path / "results").corrections == {}
 
 
 def test_every_job_of_every_study_has_a_price() -> None:
@@ -334,7 +337,7 @@ def test_every_job_of_every_study_has_a_price() -> None:
         if path.stem == "published-table" and not (ROOT.parent / "shared").exists():
             continue
         plan = plan_study(path, ROOT)
-        for found in priced(Prices(plan, NOWHERE), [*plan.needed(), *plan.study_specs().values()]):
+        for found in priced(Estimates(plan, NOWHERE), [*plan.needed(), *plan.study_specs().values()]):
             assert found.cost.seconds > 0
             assert found.cost.mem_mb > 0
             assert found.cost.disk >= found.cost.weights >= 0

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from sft_atlas.errors import StudyError, key_path, load_config, load_study, read_yaml, unknown
 from sft_atlas.files import write_json
 from sft_atlas.study.build import check_examples
-from sft_atlas.study.load import StudyError, key_path, load_config, load_study, read_yaml, unknown
+from sft_atlas.study.nodes import Benchmark, Dataset
 from tests.unit.helpers import plan_of, write_study
 
 SCALARS: dict[str, Any] = {
@@ -122,11 +123,11 @@ def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPat
 
 def test_too_few_worked_examples_of_a_prepared_benchmark_are_told_while_planning(tmp_path: Path) -> None:
     plan = plan_of(write_study(tmp_path))
-    assert plan.benchmarks["facts"].labels == {"shots": 2}
-    assert plan.benchmarks["sums"].labels == {}
+    assert plan.job("benchmark", Benchmark("facts")).labels == {"shots": 2}
+    assert plan.job("benchmark", Benchmark("sums")).labels == {}
     check_examples(plan, tmp_path)
     for facts in ({}, {"worked_examples": 2}):
-        write_json(tmp_path / plan.benchmarks["facts"].output, facts)
+        write_json(tmp_path / plan.job("benchmark", Benchmark("facts")).output, facts)
         check_examples(plan, tmp_path)
     more = plan_of(write_study(tmp_path, ("shots: [0, 2]", "shots: [0, 60]")))
     with pytest.raises(StudyError, match=r"study: benchmarks\.facts\.shots: found 60, but the benchmark has 2 worked"):
@@ -139,8 +140,8 @@ def test_a_local_file_is_the_same_however_its_path_is_written(tmp_path: Path, mo
     path = write_study(tmp_path)
     path.write_text(path.read_text().replace(f"{tmp_path}/chats", ".//chats"))
     odd = plan_of(path)
-    assert odd.datasets["chats"].sources == ("chats.jsonl",)
-    assert set(odd.specs) == set(plain.specs)
+    assert odd.job("dataset", Dataset("chats")).sources == ("chats.jsonl",)
+    assert set(odd.by_output) == set(plain.by_output)
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,18 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sft_atlas.data.prompt import completion, prompt
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import read_json, write_record
 from sft_atlas.micro.tokenizer import END
 from sft_atlas.models.device import load_model, prepare
+from sft_atlas.models.tokenizer import IGNORED
 from sft_atlas.stages.evaluate.run import build_task
 from sft_atlas.stages.tokens import run as tokenise
-from sft_atlas.stages.tokens.run import IGNORED, audit, load_tokenizer, measure
+from sft_atlas.stages.tokens.run import audit, load_tokenizer, measure
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, stand_in
 
-TEMPLATE = Template().model_dump()
+TEMPLATE = Template()
 TEXTS = [
     ("What is 17 + 5?", "22"),
     ("日本語で答えて", "はい"),

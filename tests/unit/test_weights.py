@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.files import write_record
 from sft_atlas.stages.weights import run as weights
 from sft_atlas.stages.weights.run import LAYER_SCHEMA, TENSOR_SCHEMA, compare, layers
