@@ -21,8 +21,9 @@ import polars as pl
 from threadpoolctl import threadpool_limits
 
 from sft_atlas.analysis import tables
+from sft_atlas.analysis.findings import analyse
 from sft_atlas.report.page import build
-from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.stages.audit.run import audit
 from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study

@@ -44,7 +44,7 @@ from sft_atlas.micro import questions
 from sft_atlas.micro.tokenizer import train_tokenizer
 from sft_atlas.models import device
 from sft_atlas.stages.tokens.run import tokenise
-from sft_atlas.study.build import recipe_identity
+from sft_atlas.stages.train import recipe_identity
 from sft_atlas.study.model import Recipe, Template
 from sft_atlas.training.fit import load, log_of, make_trainer, micro_batches
 from sft_atlas.training.trainer import adapter_config

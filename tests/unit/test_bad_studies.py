@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sft_atlas.study.load import MAX_BYTES, StudyError, check_device, load_config, load_study, read_yaml, study_path
+from sft_atlas.errors import StudyError
+from sft_atlas.study.load import MAX_BYTES, check_device, load_config, load_study, read_yaml, study_path
 from tests.unit.helpers import STUDY, plan_of, write_study
 
 MAIN = 'main: {bases: "*", samples: "*-40", recipes: full}'

@@ -158,7 +158,7 @@ def _load_base(path: Path) -> None:
     with contextlib.suppress(Exception):
         spec = read_json(path)
         if spec["stage"] == "train":
-            base = job.results_root(path, spec) / spec["inputs"]["base"]
+            base = job.results_root(path, spec["output"]) / spec["inputs"]["base"]
             device.load_for_children(base.with_name("model"))
 
 
