@@ -71,7 +71,9 @@ def run(path: Path) -> None:
     started, before = time.time(), cpu_seconds()
     module = stage.module("run")
     imported = cpu_seconds()
-    cause = failures.inherited(root, leaves(spec.inputs.model_dump(exclude_none=True))) if stage.scope != "study" else None
+    cause = (
+        failures.inherited(root, leaves(spec.inputs.model_dump(exclude_none=True))) if stage.scope != "study" else None
+    )
     try:
         if cause:
             raise CellError(cause)

@@ -18,7 +18,9 @@ from typing import Any
 
 from sft_atlas.errors import StudyError
 from sft_atlas.files import epoch_folder, read_json
-from sft_atlas.study.identity import STAGE_VERSIONS, sha256, spec_file, spec_hash
+from sft_atlas.hashing import sha256
+from sft_atlas.stage import stages
+from sft_atlas.study.identity import spec_file, spec_hash
 from sft_atlas.study.load import load_config, read_yaml
 
 SPEC, RECORD = ".spec.json", ".record.json"
@@ -133,7 +135,7 @@ def _check_spec(file: Path, spec: dict[str, Any], report: Report) -> None:
             if run != spec["identity"]["run"]:
                 report.add(file, f"names run {spec['identity']['run']}, but its settings are those of run {run}", mend)
     except (KeyError, TypeError, ValueError):
-        report.add(file, f"lacks what a specification has (stages: {', '.join(STAGE_VERSIONS)}, …)", mend)
+        report.add(file, f"lacks what a specification has (stages: {', '.join(stages())})", mend)
 
 
 def _check_record(file: Path, content: dict[str, Any], report: Report) -> None:

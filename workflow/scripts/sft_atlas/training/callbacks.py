@@ -52,7 +52,7 @@ class EpochKeeper(TrainerCallback):
                 with whole(folder) as temporary:
                     save(self.trainer, weights, temporary, self.precision)
                     self.tokenizer.save_pretrained(temporary)
-                trained = str(next(self.trainer.model.parameters()).dtype).removeprefix("torch.")
+                trained = str(next(self.trainer.weights.parameters()).dtype).removeprefix("torch.")
                 saved = "float32" if self.precision == "fp32" or weights_are_adapters(self.trainer) else "bfloat16"
                 facts = {"epoch": epoch, "step": state.global_step, "trained_in": trained, "saved_in": saved}
                 write_record(record, self.made_from, [folder], **facts)

@@ -21,6 +21,7 @@ COLUMNS = (
     "disk",
     "weights",
     "exact",
+    "files",
 )
 
 
@@ -33,7 +34,7 @@ def facts(plan: Plan, estimates: Estimates, jobs: Sequence[Job], gpus: int, gpu_
         "models": plan.matrix.checkpoints,
         "runs": len(plan.matrix.runs),
         "bases": len(plan.bases),
-        "benchmarks": len(plan.benchmarks),
+        "benchmarks": len(plan.study.benchmarks),
         "gpus": gpus,
         "gpu_memory_gb": gpu_memory_gb,
         "keep_weights": plan.study.keep_weights,

@@ -16,7 +16,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
 from sft_atlas.data.prompt import completion, prompt
-from sft_atlas.errors import DataError
+from sft_atlas.errors import CellError, DataError
 from sft_atlas.files import content_hash, read_json, recorded, write_record, write_table
 from sft_atlas.hashing import digest
 from sft_atlas.models.checkpoint import open_model, place, weights_identity
@@ -116,7 +116,12 @@ def _score(
         asked = identity.benchmarks[name]
         task = build_task(benchmarks[name], f"{name}@{shots}", shots, asked, identity.template)
         tasks[f"{name}@{shots}"], names[f"{name}@{shots}"] = task, (name, shots)
-    results = evaluate(lm=language_model, task_dict=tasks, bootstrap_iters=0, log_samples=True)
+    try:
+        results = evaluate(lm=language_model, task_dict=tasks, bootstrap_iters=0, log_samples=True)
+    except (ValueError, AssertionError) as error:
+        # lm-eval refuses what it cannot do with this model, such as prompts that leave no room to generate
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise CellError(f"epoch {epoch}: refused by evaluation: {said[0]}") from error
     for task_name, key in names.items():
         piece, made_from = wanted[key]
         facts = read_json(benchmarks[key[0]])

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import torch
 
+from sft_atlas.errors import CellError
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_json, write_record, write_table
 from sft_atlas.models.released import was_released
 from sft_atlas.runtime.settings import current
@@ -38,8 +39,8 @@ def train(spec: Spec, root: Path, released: bool = False) -> dict[str, Any]:
 
     Raises:
         StoppedError: the job was asked to stop; the state is saved.
-        DivergedError: the loss is no number any more, or has exploded.
-        ValueError: the GPU's memory does not hold one row, with the settings that would fit.
+        CellError: the loss is NaN or has exploded, or the GPU's memory does not hold one row; says what would fit.
+        ValueError: the host's memory does not.
     """
     identity, output = spec.identity, root / spec.output
     base, tokens = root / spec.inputs.base, root / spec.inputs.tokens
@@ -140,8 +141,11 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
                     raise
                 failed = getattr(error, "splits", None)
                 message = cannot_fit(request, processes)
-                if not isinstance(error, torch.OutOfMemoryError) or failed is None or failed >= most_splits:
+                if not isinstance(error, torch.OutOfMemoryError) or failed is None:
+                    # the host's memory: the next attempt of the job asks for more of it
                     raise ValueError(message) from None
+                if failed >= most_splits:
+                    raise CellError(message) from None
                 attempts.append(failed)
                 # epochs that were kept before memory ran out stay
                 kept = {epoch: request.records[epoch] for epoch in (max(request.records),)}
