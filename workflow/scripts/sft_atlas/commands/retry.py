@@ -1,4 +1,4 @@
-"""The command `sft-atlas retry`: clears failures that were recorded for good, so that Snakemake tries the cells again."""
+"""The command `sft-atlas retry`: clears failures that were recorded for good, so that the cells are tried again."""
 
 from argparse import Namespace
 from pathlib import Path

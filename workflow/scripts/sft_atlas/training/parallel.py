@@ -15,6 +15,7 @@ import torch
 
 from sft_atlas.errors import CellError
 from sft_atlas.files import read_json, write_json, write_table
+from sft_atlas.runtime import log
 from sft_atlas.runtime.stopping import StopRequest, stop_request
 
 PATHS = ("base", "tokens", "states", "progress", "lease")
@@ -67,6 +68,7 @@ def main(order: Path) -> int:
     from sft_atlas.training.settings import Settings
     from sft_atlas.training.trainer import DivergedError
 
+    log.set_up()
     content = read_json(order)
     plain, answer = content["request"], order.with_name("answer.json")
     plain |= {name: Path(plain[name]) for name in PATHS}

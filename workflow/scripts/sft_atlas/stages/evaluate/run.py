@@ -4,6 +4,7 @@ Items are scored one by one and kept, so that a gain is the mean of paired diffe
 template by the same function as in training. A (epoch, benchmark, shots) that was scored before is not scored again.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from sft_atlas.stages.benchmark.run import boxed
 from sft_atlas.stages.evaluate.spec import Asked, Spec
 from sft_atlas.study.identity import identity_of
 from sft_atlas.study.model import Template
+
+LOG = logging.getLogger(__name__)
 
 SCHEMA = {
     "epoch": pl.Int64,
@@ -129,7 +132,7 @@ def _score(
         write_table(piece, table)
         write_record(piece.with_suffix(".json"), made_from, [piece])
         shown = score(table)[0]
-        print(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}", flush=True)
+        LOG.info(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}")
 
 
 def build_task(manifest: Path, name: str, shots: int, asked: Asked, template: Template) -> ConfigurableTask:

@@ -1,6 +1,7 @@
 """One run from its specification: what is there already, what is left to train, and the manifest of it all."""
 
 import gc
+import logging
 import math
 import shutil
 from dataclasses import replace
@@ -22,6 +23,8 @@ from sft_atlas.training.lease import Lease, lease
 from sft_atlas.training.memory import cannot_fit, is_out_of_memory
 from sft_atlas.training.parallel import fit_in_processes
 from sft_atlas.training.state import PREFIX, newest_state, state_folder
+
+LOG = logging.getLogger(__name__)
 
 
 def run(spec: Spec, root: Path) -> dict[str, Any]:
@@ -150,10 +153,9 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
                 # epochs that were kept before memory ran out stay
                 kept = {epoch: request.records[epoch] for epoch in (max(request.records),)}
                 request = replace(request, records=kept | _missing(request.records, request.made_from))
-                print(
+                LOG.info(
                     f"out of memory with {failed} micro-batches a step; goes on with {2 * failed} of half the rows, "
-                    "which changes last digits only",
-                    flush=True,
+                    "which changes last digits only"
                 )
             # trainer, callbacks and model refer to each other: without this both models would be held at once
             gc.collect()
