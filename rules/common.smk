@@ -247,6 +247,21 @@ def check_disk(jobs):
         )
 
 
+def check_files(jobs):
+    """Refuse to start what leaves more files than config.yaml allows: many sites have a quota of inodes.
+
+    Raises:
+        WorkflowError: says how many files are to come.
+    """
+    outputs = {path.removeprefix(f"{CONFIG.results}/") for job in jobs for path in map(str, job.output)}
+    coming = total(priced(ESTIMATES, [spec for output, spec in SPECS.items() if output in outputs])).files
+    if coming > CONFIG.max_files:
+        raise WorkflowError(
+            f"config.yaml: max_files: the jobs of this run will leave about {coming:,} files below {CONFIG.results}, "
+            f"and {CONFIG.max_files:,} are allowed; raise it, or narrow the run with `only`"
+        )
+
+
 def check_retries(jobs):
     """Refuse to start a job that the cluster's longest time and the profile's retries do not let finish.
 
@@ -263,9 +278,20 @@ def check_retries(jobs):
         )
 
 
+def tell_failures():
+    """Say at the end how many cells have failed for good; the report lists them all."""
+    collected = Path(in_results(STUDY_SPECS["collect"].output))
+    failed = read_json(collected).get("failed", []) if collected.exists() else []
+    if failed:
+        tell(f"cells failed for good, with {len(failed)} different reasons; the first: {failed[0]}")
+        tell("table `missing` of the report lists them; `sft-atlas retry CELL` has one tried again")
+
+
 onstart:
     if CONFIG.check_disk and workflow.is_main_process:
         check_disk(workflow.dag.needrun_jobs())
+    if CONFIG.max_files and workflow.is_main_process:
+        check_files(workflow.dag.needrun_jobs())
     if workflow.is_main_process and not workflow.local_exec:
         # what runs in this process does so on the log-in node, and the scratch is one of compute nodes
         change(scratch="")
@@ -280,6 +306,11 @@ onstart:
             raise WorkflowError(str(error))
     if workflow.local_exec and SHARE_IMPORTS and PLAN.matrix.runs:
         share_imports()
+
+
+onsuccess:
+    if workflow.is_main_process and not workflow.dryrun:
+        tell_failures()
 
 
 if not workflow.is_main_process and not shares_imports():

@@ -51,7 +51,9 @@ class Repository:
         """Run Snakemake here; `check` fails the test with the whole output."""
         config = ["--config", f"study={self.study}", *([f"only={only}"] if only else [])]
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, *config]
-        done = subprocess.run(command, cwd=self.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        # jobs run the code of this copy, which a test may have edited
+        environment = ENVIRONMENT | {"PYTHONPATH": str(self.folder / "workflow/scripts")}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         if check and done.returncode:
             logs = [path for path in (self.folder / "logs").rglob("*.log") if path.stat().st_size]
             tails = [f"== {path}\n{path.read_text()[-2000:]}" for path in logs if "rror" in path.read_text()]

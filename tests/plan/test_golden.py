@@ -1,4 +1,4 @@
-"""Identities do not move: every ID and every frozen specification of shipped studies, to the byte, as recorded first.
+"""Identities do not move: every ID and frozen specification of the shipped studies, to the byte, as first recorded.
 
 A file in tests/golden/ lists, for a study, each output with the first 16 hex digits of the SHA-256 of its frozen
 specification. A line that differs means that finished results of other people would be made again. If that is what you

@@ -12,16 +12,21 @@ import pytest
 from tests.conftest import ROOT, Repository, fresh
 
 # what a change of the analysis' code may make again: seconds, and nothing is trained or measured
-CHEAP = {"collect", "audit_scores", "analyse", "report"}
+CHEAP = {"collect_results", "audit_scores", "analyse_tables", "write_report"}
+
+
+def unpacked(folder: Path) -> Repository:
+    """A fresh copy of the project with yesterday's results."""
+    repository = fresh(folder, "tests/studies/yesterday.yaml")
+    with tarfile.open(ROOT / "tests/fixtures/yesterday.tar.gz") as archive:
+        archive.extractall(repository.folder, filter="tar")
+    return repository
 
 
 @pytest.fixture(scope="module")
 def yesterday(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Today's code in the folder of yesterday's results."""
-    repository = fresh(tmp_path_factory.mktemp("yesterday") / "project", "tests/studies/yesterday.yaml")
-    with tarfile.open(ROOT / "tests/fixtures/yesterday.tar.gz") as archive:
-        archive.extractall(repository.folder, filter="tar")
-    return repository
+    return unpacked(tmp_path_factory.mktemp("yesterday") / "project")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--profile", "local"), ("--profile", "slurm", "--executor", "local")])

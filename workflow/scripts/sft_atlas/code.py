@@ -5,7 +5,7 @@ Stages without a version run again when one of these files changes; for the othe
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from sft_atlas.stage import Stage, stages
@@ -39,7 +39,7 @@ def imports(file: Path) -> list[str]:
     return list(_imports(file, file.stat().st_mtime_ns))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _imports(file: Path, _changed: int) -> tuple[str, ...]:
     return tuple(_named(file.read_text(encoding="utf-8")))
 

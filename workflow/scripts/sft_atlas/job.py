@@ -6,6 +6,7 @@ hands the job to a process that has them already (see runtime/worker.py).
 """
 
 import argparse
+import logging
 import os
 import platform
 import resource
@@ -22,6 +23,7 @@ from sft_atlas import failures
 from sft_atlas.errors import CellError, SpecError
 from sft_atlas.files import cpu_seconds, read_json, write_json
 from sft_atlas.hashing import sha256
+from sft_atlas.runtime import log
 from sft_atlas.runtime.scratch import own_scratch
 from sft_atlas.runtime.settings import change, current
 from sft_atlas.runtime.stopping import StoppedError
@@ -29,6 +31,8 @@ from sft_atlas.spec import JobSpec, parse
 from sft_atlas.stage import stages
 from sft_atlas.study.identity import spec_file, spec_hash
 from sft_atlas.study.plan import leaves
+
+LOG = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "lm_eval", "polars", "numpy")
 
@@ -71,7 +75,9 @@ def run(path: Path) -> None:
     started, before = time.time(), cpu_seconds()
     module = stage.module("run")
     imported = cpu_seconds()
-    cause = failures.inherited(root, leaves(spec.inputs.model_dump(exclude_none=True))) if stage.scope != "study" else None
+    cause = (
+        failures.inherited(root, leaves(spec.inputs.model_dump(exclude_none=True))) if stage.scope != "study" else None
+    )
     try:
         if cause:
             raise CellError(cause)
@@ -79,7 +85,7 @@ def run(path: Path) -> None:
     except CellError as error:
         if not (stage.fails or cause):
             raise
-        print(f"failed for good: {error}", flush=True)
+        LOG.info(f"failed for good: {error}")
         facts = failures.record(root / spec.output, spec.stage, str(error))
     _write_record(path, spec, started, imported - before, cpu_seconds() - imported, facts)
 
@@ -113,6 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def guarded(path: Path) -> int:
     """Run a job; report its failure and return the exit status."""
+    log.set_up()
     try:
         run(path)
     except StoppedError as stopped:

@@ -1,8 +1,8 @@
 """After a run: what jobs had asked for against what they used, by stage.
 
 Used is what every finished job recorded of itself; asked is what the journal of a SLURM run says, else what the plan
-asks for. The same records correct the estimates of all jobs to come (`price/estimates.py`), so nothing has to be copied from
-the table; it shows where a stage asks for far more than it needs, or came close to its limit.
+asks for. The same records correct the estimates of all jobs to come (cost/estimates.py), so nothing has to be copied
+from the table; it shows where a stage asks for far more than it needs, or came close to its limit.
 """
 
 import json

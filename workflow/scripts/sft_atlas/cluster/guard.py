@@ -335,6 +335,11 @@ def gres(name: str, gpus: int) -> str:
 
 def attempt(job: Any, **facts: Any) -> Attempt:
     """An attempt at a job, with what it has asked for."""
-    asked = {name: int(job.resources.get(name) or 0) for name in ("mem_mb", "runtime", "gpu")}
-    places = {"output": str(job.output[0]), "rule": job.name, "threads": job.threads, "attempt": job.attempt}
+    asked: dict[str, Any] = {name: int(job.resources.get(name) or 0) for name in ("mem_mb", "runtime", "gpu")}
+    places: dict[str, Any] = {
+        "output": str(job.output[0]),
+        "rule": job.name,
+        "threads": job.threads,
+        "attempt": job.attempt,
+    }
     return Attempt(**places, **asked, ended=time.time(), **facts)

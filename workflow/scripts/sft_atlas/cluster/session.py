@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sft_atlas.runtime.processes import machine, process_start
+from sft_atlas.runtime.processes import is_alive, machine, process_start
 
 FOLDER = Path(".snakemake/sft-atlas")
 LOCKS = Path(".snakemake/locks")
@@ -43,7 +43,7 @@ def begin(say: Callable[[str], None] = print) -> None:
     for path in [] if living else dead:
         path.unlink(missing_ok=True)
     own = FOLDER / f"run-{platform.node()}-{os.getpid()}.json"
-    content = {"host": platform.node(), "process": os.getpid(), "began": began(os.getpid()), "time": _now(FOLDER)}
+    content = {"host": platform.node(), **_me(), "time": _now(FOLDER)}
     own.write_text(json.dumps(content) + "\n", encoding="utf-8")
     threading.Thread(target=_beat, args=(own,), daemon=True).start()
     atexit.register(_end, own, os.getpid())
@@ -85,7 +85,7 @@ def _alive(path: Path, now: float) -> bool:
     try:
         content = _content(path)
         if content["host"] == platform.node():
-            return bool(content["began"]) and began(content["process"]) == content["began"]
+            return content["machine"] == machine() and is_alive(content["process"], content["began"])
         return now - path.stat().st_mtime < SILENT_SECONDS
     except UNREADABLE:
         return False
@@ -103,16 +103,9 @@ def _now(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def began(process: int) -> str:
-    """Which start of the host and when after it a process began; empty if it is gone."""
-    if not Path("/proc/self").exists():
-        try:
-            os.kill(process, 0)
-        except OSError:
-            return ""
-        return "running"
-    start = process_start(process)
-    return f"{machine()} {start}" if start else ""
+def _me() -> dict[str, Any]:
+    """This process, so that others on this host can tell whether it still lives."""
+    return {"machine": machine(), "process": os.getpid(), "began": process_start(os.getpid())}
 
 
 def _beat(path: Path) -> None:

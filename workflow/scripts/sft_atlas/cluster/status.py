@@ -42,8 +42,8 @@ class Seen:
     """Everything that was read of a study."""
 
     cells: list[Cell]
-    used: Counter[str] = field(default_factory=Counter)
-    planned: Counter[str] = field(default_factory=Counter)
+    used: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    planned: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     notes: list[str] = field(default_factory=list)
 
 
@@ -117,9 +117,9 @@ def _state(output: Path, job: Job | None, attempt: Attempt | None, at_work: bool
     return "failed" if broken else "waiting"
 
 
-def _used(cells: Iterable[Cell], estimates: Estimates, history: Iterable[Attempt]) -> Counter[str]:
+def _used(cells: Iterable[Cell], estimates: Estimates, history: Iterable[Attempt]) -> dict[str, float]:
     """GPU-hours by stage: of finished jobs by their records, of lost attempts by the journal."""
-    used: Counter[str] = Counter()
+    used: dict[str, float] = defaultdict(float)
     stages = {str(estimates.results / cell.spec.output): cell.spec.stage for cell in cells}
     for cell in cells:
         taken = read_record(estimates.results, cell.spec) if cell.state == "done" else None

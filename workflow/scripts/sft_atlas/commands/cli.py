@@ -9,15 +9,13 @@ from sft_atlas.cluster.efficiency import efficiency_lines
 from sft_atlas.cluster.queue import QueueError
 from sft_atlas.cluster.recover import recover_lines
 from sft_atlas.cluster.status import status_lines
-from sft_atlas.commands import prune, verify
+from sft_atlas.commands import prune, retry, verify
+from sft_atlas.commands.planned import configured, planned
 from sft_atlas.commands.why import Reasons
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.errors import StudyError
-from sft_atlas.study.config import Config
-from sft_atlas.study.load import load_config, read_yaml, study_path
 from sft_atlas.study.nodes import Base
 from sft_atlas.study.plan import Plan
-from sft_atlas.study.table import plan_study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,6 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
     spare.add_argument("studies", nargs="*", metavar="STUDY", help="further studies to keep: names, or paths")
     spare.add_argument("--yes", action="store_true", help="delete what is listed")
     spare.set_defaults(run=prune.command)
+    again = commands.add_parser(
+        "retry", help="clear failures that were recorded for good, so that cells are tried again"
+    )
+    again.add_argument(
+        "cells", nargs="+", metavar="CELL", help="a path of the cell's, or a filter like base=…,sample=…"
+    )
+    again.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    again.set_defaults(run=retry.command)
     options = parser.parse_args(arguments)
     try:
         done = int(options.run(options))
@@ -99,28 +105,6 @@ def _priced(study: str | None) -> tuple[Plan, Estimates]:
     config, plan = configured(study)
     places = (Path(config.results), config.device, config.micro_batch_size)
     return plan, Estimates(plan, *places, gpu_memory_gb=config.gpu_memory_gb, max_runtime=config.max_runtime)
-
-
-def planned(study: str | None, folder: Path = Path()) -> tuple[str, Plan]:
-    """The results folder and the plan of a study, read as the workflow reads them.
-
-    Raises:
-        StudyError: config.yaml or the study file cannot be used.
-    """
-    config, plan = configured(study, folder)
-    return config.results, plan
-
-
-def configured(study: str | None, folder: Path = Path()) -> tuple[Config, Plan]:
-    """The configuration and the plan of a study, read as the workflow reads them.
-
-    Raises:
-        StudyError: config.yaml or the study file cannot be used.
-    """
-    declared = read_yaml(folder / "config.yaml") or {}
-    config = load_config(declared | ({"study": study} if study else {}))
-    path = study_path(config, folder)
-    return config, plan_study(path, folder, Path(config.results)).narrowed(config.only)
 
 
 def cell_lines(plan: Plan, results: Path) -> list[str]:

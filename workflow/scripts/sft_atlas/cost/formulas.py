@@ -8,6 +8,7 @@ section 2.1); with a frozen base, whose weights need no gradients, 4 N. Recomput
 published shares of peak that `train_share` comes from.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,14 @@ Device = Literal["gpu", "cpu"]
 BYTES = {"fp32": 4, "bf16": 2, "pure_bf16": 2}
 GPUS_TOGETHER = (1, 2, 4, 8)
 MB = 1e6
+# its specification, its record and its output
+OF_A_JOB = 3
+# config, generation config, and a tokenizer of two files beside the weights
+OF_A_MODEL = 4
+# Parquet and CSV of ten tables, of about fifty that the study's own stages write together, and figures
+OF_TABLES = 25
+# transformers writes weights in pieces of so many bytes at most
+SHARD = 50e9
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,8 @@ class Cost:
 
     `weights` is the part of `disk` that holds fine-tuned weights, and `merged` what they would take with every adapter
     merged into a model of its own; `exact` says that every size behind the numbers was counted, not estimated;
-    `together` is the number of GPUs that share the job, each with `gpu_mem_mb`.
+    `together` is the number of GPUs that share the job, each with `gpu_mem_mb`; `files` counts what it leaves below the
+    results folder, since many sites have a quota of them.
     """
 
     seconds: float
@@ -38,6 +48,7 @@ class Cost:
     threads: int = 1
     exact: bool = True
     together: int = 1
+    files: int = OF_A_JOB
 
     def remains(self, kept: str) -> float:
         """Bytes of fine-tuned weights that stay: all, deltas, adapters, none, or everything merged."""
@@ -69,13 +80,19 @@ def rows_cost(size: SampleSize, compared: int = 0, fetched: bool = False) -> Cos
     seconds += size.rows * compared / host["compared_per_second"]
     seconds += text / throughput()["disk"]["download"] if fetched else 0
     memory = host_memory("cpu") + text * (50 if compared else 10) / MB
-    return Cost(seconds, mem_mb=memory, disk=0 if compared else text, exact=size.exact)
+    return Cost(seconds, mem_mb=memory, disk=0 if compared else text, exact=size.exact, files=OF_A_JOB + 1)
+
+
+def model_files(size: float) -> int:
+    """Files of a saved model with so many bytes of weights; several pieces of weights have an index."""
+    pieces = max(1, math.ceil(size / SHARD))
+    return OF_A_MODEL + pieces + (1 if pieces > 1 else 0)
 
 
 def table_cost(cells: int) -> Cost:
     """Collecting, analysing or reporting a study of so many cells."""
     seconds = throughput()["cpu"]["start_seconds"] + cells * throughput()["host"]["seconds_per_cell"]
-    return Cost(seconds, mem_mb=host_memory("cpu") + 2 * cells, disk=2 * MB + 2e4 * cells)
+    return Cost(seconds, mem_mb=host_memory("cpu") + 2 * cells, disk=2 * MB + 2e4 * cells, files=OF_A_JOB + OF_TABLES)
 
 
 def placed(on: Device, seconds: float, memory: float, loading: float, **rest: Any) -> Cost:

@@ -147,7 +147,7 @@ def known_size(dataset: Dataset, manifest: Path) -> SampleSize | None:
     usual = dataset.expected_tokens or assumed["micro_tokens_per_row" if micro else "tokens_per_row"]
     counted = _read(manifest)
     if counted or micro:
-        rows = counted["rows"] if counted else micro.rows
+        rows = counted["rows"] if counted else micro.rows if micro else 0
         return SampleSize(rows, rows * usual, 0, True)
     if dataset.path and Path(dataset.path).is_file():
         tokens = Path(dataset.path).stat().st_size / BYTES_PER_TOKEN

@@ -45,6 +45,7 @@ class Total:
     gpu_mem_mb: float
     disk: float
     estimated: int
+    files: int
 
 
 def priced(estimates: Estimates, specs: Iterable[Spec], done: Iterable[str] = ()) -> list[Job]:
@@ -67,6 +68,7 @@ def total(jobs: Sequence[Job]) -> Total:
         gpu_mem_mb=max((job.cost.gpu_mem_mb for job in jobs), default=0.0),
         disk=sum(job.cost.disk for job in jobs),
         estimated=sum(not job.cost.exact for job in jobs),
+        files=sum(job.cost.files for job in jobs),
     )
 
 

@@ -1,9 +1,10 @@
 """A base that many jobs read is copied to a node's own disk once, where the site wants it (`local_models: true`)."""
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
+
+from filelock import FileLock
 
 from sft_atlas.files import free_bytes
 from sft_atlas.runtime.settings import current
@@ -20,9 +21,8 @@ def local_model(folder: Path) -> Path:
     models = place / "models"
     models.mkdir(parents=True, exist_ok=True)
     target = models / folder.parent.name
-    with (models / f".{target.name}.lock").open("w") as lock:
-        # the disk is this node's own, where locks work
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # the disk is this node's own, where locks work
+    with FileLock(models / f".{target.name}.lock"):
         if target.exists():
             return target
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -53,8 +53,9 @@ class Results:
 
     @cached_property
     def bases(self) -> list[str]:
-        """Base models in the study's order."""
-        return self._in_order("bases", pl.concat([self["scores"]["base"], self["gains"]["base"]]))
+        """Base models that any table knows, in the study's order."""
+        known = ("scores", "gains", "training", "layers", "dimensions", "likelihoods", "samples")
+        return self._in_order("bases", pl.concat([self[name]["base"].unique() for name in known]))
 
     @cached_property
     def datasets(self) -> list[str]:

@@ -1,9 +1,12 @@
-"""Which process is which: numbers come again, and mean nothing on another machine."""
+"""Which process is which: PIDs are reused, and mean nothing on another machine."""
 
-import os
 import platform
-import time
 from pathlib import Path
+
+import psutil
+
+TOLERANCE_SECONDS = 5.0
+"""A process's start is counted from the machine's boot by a clock that may be set; a PID is not reused so soon."""
 
 
 def machine() -> str:
@@ -12,13 +15,19 @@ def machine() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return f"{platform.node()} {os.getpid()} {time.time()}"
+        return f"{platform.node()} {psutil.boot_time():.0f}"
 
 
-def process_start(pid: int) -> str | None:
-    """When a process was started, in the kernel's ticks; None if there is none or only its exit status is left."""
+def process_start(pid: int) -> float | None:
+    """When a process was started, in seconds; None if there is none or only its exit status is left."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except (psutil.Error, ValueError):
         return None
-    return None if fields[0] in "ZX" else fields[19]
+
+
+def is_alive(pid: int, started: object) -> bool:
+    """Whether the process that was started then still lives; what is no time is none of ours."""
+    now = process_start(pid)
+    return now is not None and isinstance(started, int | float) and abs(now - started) < TOLERANCE_SECONDS

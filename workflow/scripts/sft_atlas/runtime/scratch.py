@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sft_atlas.cluster.session import began
 from sft_atlas.models.local_models import node_disk
+from sft_atlas.runtime.processes import is_alive, process_start
 from sft_atlas.runtime.settings import changed
 
 # variables of libraries that cache in the home directory, which is shared, slow and small on many clusters
@@ -47,7 +47,7 @@ def own_scratch() -> Iterator[Path | None]:
         remove_left(jobs)
         own = jobs / f"{os.environ.get('SLURM_JOB_ID', 'local')}-{os.getpid()}"
         own.mkdir(exist_ok=True)
-        (own / "process").write_text(f"{platform.node()} {os.getpid()} {began(os.getpid())}")
+        (own / "process").write_text(f"{platform.node()} {os.getpid()} {process_start(os.getpid())}")
         for folder in CACHES.values():
             (own / folder).mkdir(exist_ok=True)
     except OSError as error:
@@ -72,7 +72,7 @@ def remove_left(jobs: Path) -> None:
     for folder in jobs.iterdir():
         try:
             host, process, start = (folder / "process").read_text().split(" ", 2)
-            dead = host == platform.node() and began(int(process)) != start
+            dead = host == platform.node() and not is_alive(int(process), float(start))
         except (OSError, ValueError):
             # another job is just making it, or it is no folder of ours
             continue

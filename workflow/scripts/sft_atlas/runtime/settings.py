@@ -1,7 +1,7 @@
 """How jobs run on this site and in this run: one typed value, in one variable of the environment.
 
-The workflow sets it from config.yaml; jobs, the worker that forks them and the processes of one training job inherit it.
-Nothing scientific is in it.
+The workflow sets it from config.yaml; jobs, the worker that forks them and the processes of one training job inherit
+it. Nothing scientific is in it.
 """
 
 import os

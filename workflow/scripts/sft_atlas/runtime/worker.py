@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from sft_atlas.files import cpu_seconds, read_json, write_json
+from sft_atlas.runtime.processes import process_start
 from sft_atlas.runtime.settings import change, current
 from sft_atlas.stage import stages
 
@@ -96,7 +97,7 @@ def serve(path: Path, owner: int) -> None:
         temporary.replace(path)
         clients: dict[int, socket.socket] = {}
         deadlines: dict[int, float] = {}
-        while _alive(owner):
+        while process_start(owner):
             waiting = [client for child, client in clients.items() if child not in deadlines]
             ready, _, _ = select.select([server, *waiting], [], [], 0.05)
             if server in ready:
@@ -198,7 +199,7 @@ def _connect(path: Path) -> socket.socket:
             starting.touch(exist_ok=False)
         except FileExistsError:
             pid = starting.read_text()
-            if pid and not _alive(int(pid)):
+            if pid and not process_start(int(pid)):
                 if not path.exists():
                     break
                 # it had begun to listen, and was killed since, by the kernel perhaps: start another
@@ -226,15 +227,6 @@ def _launch(path: Path) -> int:
             start_new_session=True,
         )
     return process.pid
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    # a dead child that nobody has waited for still answers to its number
-    return b"State:\tZ" not in Path(f"/proc/{process}/status").read_bytes() if Path("/proc/self").exists() else True
 
 
 if __name__ == "__main__":

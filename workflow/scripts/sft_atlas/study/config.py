@@ -53,6 +53,9 @@ class Config(BaseModel):
         description="Minutes of the longest job that the cluster grants; longer ones go on in their next attempt.",
     )
     check_disk: bool = Field(default=True, description="Refuse to start a run that writes more than the disk holds.")
+    max_files: int | None = Field(
+        default=None, ge=1, description="Refuse to start a run that leaves more files than this below `results`."
+    )
     only: str = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")
     share_imports: bool = Field(
         default=True, description="Local runs: jobs are forked from one process that has imported the libraries."

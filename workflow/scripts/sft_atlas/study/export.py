@@ -82,8 +82,8 @@ def generated() -> dict[Path, str]:
 
     # as files are written: reading one replaces grids by the recipes that they stand for
     recipes = (dict[str, Recipe | RecipeGrid], Study.model_fields["recipes"])
-    written = create_model("Study", __base__=(Study, Extends), __doc__=Study.__doc__, recipes=recipes)
-    models = {"study": written, "table-study": TableStudy, "config": Config}
+    written: type[BaseModel] = create_model("Study", __base__=(Study, Extends), __doc__=Study.__doc__, recipes=recipes)
+    models: dict[str, type[BaseModel]] = {"study": written, "table-study": TableStudy, "config": Config}
     schemas = {name: model.model_json_schema() for name, model in models.items()}
     # a file that extends another study needs no section of its own
     needed = schemas["study"].pop("required")

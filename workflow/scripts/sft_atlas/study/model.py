@@ -396,8 +396,8 @@ class Study(Strict):
     )
     accept: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default={},
-        description="Results of an earlier version of a stage that stay valid here, by stage: `{train: 2}`. What is not "
-        "there yet is made under the present version.",
+        description="Results of an earlier version of a stage that stay valid here, by stage: `{train: 2}`. What is "
+        "not there yet is made under the present version.",
     )
     analyses: AnalysisOptions = Field(default=AnalysisOptions(), description="Options of the analyses.")
     selection: Selection | None = Field(

@@ -200,6 +200,7 @@ def plan_study(path: Path, root: Path, results: Path | None = None) -> Plan:
         benchmarks={},
         blocks={},
         recipes={},
+        samples={},
         threads=table.threads,
     )
     return TablePlan(plain, Matrix({}, {}, {}), path.stem, results, table=table, declared=matrix)

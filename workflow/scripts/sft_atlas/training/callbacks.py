@@ -1,5 +1,6 @@
 """What happens between the steps of a run: epochs are kept, the state is saved, progress is told."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from sft_atlas.training.lease import Lease
 from sft_atlas.training.state import PREFIX, complete, give_up
 from sft_atlas.training.trainer import Trainer, disk_is_full
 from sft_atlas.units import duration
+
+LOG = logging.getLogger(__name__)
 
 # Saving may take this share of a run's time, whatever the interval that is asked for.
 SAVING_SHARE = 0.05
@@ -52,7 +55,7 @@ class EpochKeeper(TrainerCallback):
                 with whole(folder) as temporary:
                     save(self.trainer, weights, temporary, self.precision)
                     self.tokenizer.save_pretrained(temporary)
-                trained = str(next(self.trainer.model.parameters()).dtype).removeprefix("torch.")
+                trained = str(next(self.trainer.weights.parameters()).dtype).removeprefix("torch.")
                 saved = "float32" if self.precision == "fp32" or weights_are_adapters(self.trainer) else "bfloat16"
                 facts = {"epoch": epoch, "step": state.global_step, "trained_in": trained, "saved_in": saved}
                 write_record(record, self.made_from, [folder], **facts)
@@ -164,11 +167,10 @@ class Reporter(TrainerCallback):
         tenth = step % max(1, last // 10) == 0
         if tenth or step == last or now - self.told > REPORT_SECONDS:
             self.told = now
-            print(
+            LOG.info(
                 f"step {step}/{last}, epoch {step / self.trainer.steps_per_epoch:.2f}/{self.epochs}, "
                 f"loss {logs['loss']:.4f}, learning rate {logs['learning_rate']:.3g}"
-                + (f", {speed:,.0f} tokens/s, {duration(left)} left" if speed and left is not None else ""),
-                flush=True,
+                + (f", {speed:,.0f} tokens/s, {duration(left)} left" if speed and left is not None else "")
             )
         if now - self.written > PROGRESS_SECONDS:
             self.written = now

@@ -1,5 +1,6 @@
 """Training itself: TRL on one process's share of a run, from the start or from the last saved state."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from sft_atlas.training.memory import micro_batch_tokens
 from sft_atlas.training.sampler import StepSampler, splits_for
 from sft_atlas.training.settings import Settings
 from sft_atlas.training.trainer import Trainer, adapter_config, check_optimizer, shard_on_cpu, trainer_arguments
+
+LOG = logging.getLogger(__name__)
 
 LOG_SCHEMA = {
     "step": pl.Int64,
@@ -108,11 +111,11 @@ def fit(
             "tokens_per_second": reporter.tokens_per_second,
             "micro_batches_per_step": splits,
             "processes": processes,
-            "sharded": any(isinstance(weight, DTensor) for weight in trainer.model.parameters()),
+            "sharded": any(isinstance(weight, DTensor) for weight in trainer.weights.parameters()),
             "went_on_from_step": int(state.name.rpartition("-")[2]) if state else None,
-            "trained_in": str(next(trainer.model.parameters()).dtype).removeprefix("torch."),
+            "trained_in": str(next(trainer.weights.parameters()).dtype).removeprefix("torch."),
             "optimizer": recipe.optimizer,
-            "gpu": torch.cuda.get_device_name() if trainer.model.device.type == "cuda" else None,
+            "gpu": torch.cuda.get_device_name() if trainer.weights.device.type == "cuda" else None,
             "cuda": torch.version.cuda,
         },
     )
@@ -192,15 +195,13 @@ def micro_batches(rows: pl.DataFrame, model: Any, recipe: Recipe, processes: int
 
 def _announce(counted: dict[str, Any], count: int, recipe: Recipe, splits: int, state: Path | None) -> None:
     packed = f" packed into {count} sequences" if recipe.batching == "packed" else ""
-    print(
+    LOG.info(
         f"{counted['rows']} rows{packed}, {counted['truncated']} of them cut at {recipe.max_length} tokens; "
         f"steps of {recipe.batch_size} in {splits} micro-batch{'es' if splits > 1 else ''}"
-        + (f"; goes on from {state.name}" if state else ""),
-        flush=True,
+        + (f"; goes on from {state.name}" if state else "")
     )
     if recipe.precision == "pure_bf16":
-        print(
-            "warning: weights and optimiser are in bf16 alone; its 8 bits drop updates below 1/256 of a weight, so at "
-            "small learning rates most weights do not move, and changes of layers mean less",
-            flush=True,
+        LOG.warning(
+            "weights and optimiser are in bf16 alone; its 8 bits drop updates below 1/256 of a weight, so at "
+            "small learning rates most weights do not move, and changes of layers mean less"
         )

@@ -1,4 +1,4 @@
-"""Bytes that training takes, as formulas, for the price of a run and for what a job does when memory is short."""
+"""Bytes that training takes, as formulas, for the cost of a run and for what a job does when memory is short."""
 
 OPTIMIZER_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
 
@@ -14,6 +14,6 @@ def state_bytes(parameters: float, trained: float, precision: str, optimizer: st
     return parameters * width + trained * (width + moments)
 
 
-def activation_bytes(hidden: int, layers: int) -> float:
+def activation_bytes(hidden: float, layers: float) -> float:
     """Bytes of a token's activations, layers being computed again: a bf16 vector a layer, and 40 h in one layer."""
     return float(hidden * (2 * layers + 40))

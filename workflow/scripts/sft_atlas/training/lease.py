@@ -9,6 +9,7 @@ asleep finds a higher number when it wakes, and stops before it writes anything.
 """
 
 import contextlib
+import logging
 import os
 import platform
 import threading
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import read_json, write_json
-from sft_atlas.runtime.processes import machine, process_start
+from sft_atlas.runtime.processes import is_alive, machine, process_start
+
+LOG = logging.getLogger(__name__)
 
 BEAT_SECONDS = 20.0
 # Attributes may be cached for a minute on NFS; three missed minutes are no delay of the network.
@@ -102,7 +105,7 @@ def lease(folder: Path, beat: float = BEAT_SECONDS, patience: float = PATIENCE_S
                 break
             continue
         if now - said > 60:
-            print(f"waiting: {_describe(holder)} trains this run", flush=True)
+            LOG.info(f"waiting: {_describe(holder)} trains this run")
             said = now
         time.sleep(min(1.0, patience / 4))
     with Lease(taken).kept_alive(beat) as owned:
@@ -136,7 +139,7 @@ def _free(holder: Path, me: dict[str, Any]) -> bool:
     if owner.get("released"):
         return True
     if owner["machine"] == me["machine"]:
-        return bool(process_start(owner["pid"]) != owner["started"])
+        return not is_alive(owner["pid"], owner["started"])
     # a job that SLURM has queued again runs once; its earlier start was on a node that is gone
     same_job = owner["slurm_job"] is not None and owner["slurm_job"] == me["slurm_job"]
     return bool(same_job and me["slurm_restarts"] > owner["slurm_restarts"])

@@ -13,7 +13,9 @@ from typing import Any
 import polars as pl
 import torch
 
+from sft_atlas.errors import CellError
 from sft_atlas.files import read_json, write_json, write_table
+from sft_atlas.runtime import log
 from sft_atlas.runtime.stopping import StopRequest, stop_request
 
 PATHS = ("base", "tokens", "states", "progress", "lease")
@@ -24,6 +26,7 @@ def fit_in_processes(request: Any, splits: int | None, state: Path | None, proce
 
     Raises:
         torch.OutOfMemoryError: in one of them, with the number of micro-batches as its attribute `splits`.
+        CellError: the run has diverged.
         RuntimeError: one of them failed; its error is in the log above.
     """
     from sft_atlas.training.fit import Trained
@@ -31,7 +34,7 @@ def fit_in_processes(request: Any, splits: int | None, state: Path | None, proce
     request.states.mkdir(parents=True, exist_ok=True)
     order, answer = request.states / "order.json", request.states / "answer.json"
     answer.unlink(missing_ok=True)
-    plain = {name: str(getattr(request, name)) for name in PATHS}
+    plain: dict[str, Any] = {name: str(getattr(request, name)) for name in PATHS}
     plain |= {"settings": request.settings.model_dump(mode="json"), "made_from": request.made_from}
     plain["records"] = {str(epoch): str(record) for epoch, record in request.records.items()}
     write_json(order, {"request": plain, "splits": splits, "state": str(state) if state else None})
@@ -49,8 +52,10 @@ def fit_in_processes(request: Any, splits: int | None, state: Path | None, proce
         error = torch.OutOfMemoryError(said["out_of_memory"])
         error.splits = said["splits"]  # type: ignore[attr-defined]
         raise error
+    if said.get("diverged"):
+        raise CellError(said["diverged"])
     if any(statuses):
-        raise RuntimeError(said.get("error") or f"of {processes} training processes, some failed: {statuses}")
+        raise RuntimeError(f"of {processes} training processes, some failed: {statuses}")
     history = pl.read_parquet(answer.with_suffix(".parquet"))
     return Trained(history, said["step"], said["finished"], said["facts"])
 
@@ -63,6 +68,7 @@ def main(order: Path) -> int:
     from sft_atlas.training.settings import Settings
     from sft_atlas.training.trainer import DivergedError
 
+    log.set_up()
     content = read_json(order)
     plain, answer = content["request"], order.with_name("answer.json")
     plain |= {name: Path(plain[name]) for name in PATHS}
@@ -74,7 +80,7 @@ def main(order: Path) -> int:
             state = Path(content["state"]) if content["state"] else None
             trained = fit(request, Lease(request.lease), stop, content["splits"], state)
         except DivergedError as error:
-            write_json(answer, {"error": str(error)})
+            write_json(answer, {"diverged": str(error)})
             return 1
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -5,12 +5,15 @@ written when every file has reached the disk, and only if the record says that i
 data. Whatever else is found is moved aside. The state before is deleted when the next one is complete.
 """
 
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from sft_atlas.files import recorded, write_json
+
+LOG = logging.getLogger(__name__)
 
 FOLDER = "state"
 PREFIX = "checkpoint-"
@@ -60,7 +63,7 @@ def discard(state: Path) -> None:
 def give_up(state: Path, error: Exception) -> None:
     """Say that a full disk has no place for a state, and delete the part of it that is there."""
     discard(state)
-    print(f"warning: {state}: no space to save the state ({error}); the one before is kept", flush=True)
+    LOG.warning(f"{state}: no space to save the state ({error}); the one before is kept")
 
 
 def record_of(state: Path) -> Path:
@@ -73,4 +76,4 @@ def _move_aside(state: Path) -> None:
     place = state.with_name(f"aside-{number}-{state.name}")
     record_of(state).unlink(missing_ok=True)
     state.rename(place)
-    print(f"{state}: not a complete state of this run; moved to {place.name} and not used", flush=True)
+    LOG.info(f"{state}: not a complete state of this run; moved to {place.name} and not used")

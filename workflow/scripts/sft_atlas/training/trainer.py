@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTConfig, SFTTrainer
 
+from sft_atlas.errors import CellError
 from sft_atlas.files import read_json
 from sft_atlas.runtime.settings import current
 from sft_atlas.study.model import Lora, Recipe
@@ -24,8 +25,8 @@ EXPLODED_STEPS = 3
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
 
-class DivergedError(ValueError):
-    """The loss or the gradient is no number any more, or the loss has exploded."""
+class DivergedError(CellError):
+    """The loss or the gradient is NaN or infinite, or the loss has exploded: the same run would end so again."""
 
 
 class Trainer(SFTTrainer):
@@ -35,6 +36,12 @@ class Trainer(SFTTrainer):
         self.sampler, self.row_ids = sampler, row_ids
         self.vocabulary, self.exploded = arguments["model"].config.vocab_size, 0
         super().__init__(**arguments)
+
+    @property
+    def weights(self) -> Any:
+        """The model that is trained, once it is made."""
+        assert self.model is not None
+        return self.model
 
     def _get_train_sampler(self, train_dataset: Any = None) -> BatchRebalanceSampler:
         return self.sampler

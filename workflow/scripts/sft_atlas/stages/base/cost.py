@@ -1,7 +1,7 @@
 """What a base costs."""
 
 from sft_atlas.cost.estimates import Estimates
-from sft_atlas.cost.formulas import MB, Cost, host_memory, rate_of
+from sft_atlas.cost.formulas import MB, OF_A_JOB, Cost, host_memory, model_files, rate_of
 from sft_atlas.cost.sizes import ModelSize, throughput
 from sft_atlas.study.nodes import Base
 from sft_atlas.study.plan import Spec
@@ -29,4 +29,10 @@ def base_cost(model: ModelSize, pretraining_tokens: float, steps: int, fetched: 
     )
     seconds += steps * speed["step_seconds"] + pretraining_tokens * 6 * model.parameters / rate_of("cpu", "train_share")
     memory = host_memory("cpu") + (20 if pretraining_tokens else 2) * model.parameters / MB
-    return Cost(seconds, mem_mb=memory, disk=width * model.parameters, exact=model.exact)
+    return Cost(
+        seconds,
+        mem_mb=memory,
+        disk=width * model.parameters,
+        exact=model.exact,
+        files=OF_A_JOB + model_files(width * model.parameters),
+    )

@@ -17,8 +17,8 @@ Rows = list[dict[str, Any]]
 class Cell:
     """A base or a run with one of its results.
 
-    `key` has the columns base, sample, recipe and seed, as far as it has them; `about` the descriptive columns; `blocks`
-    the block of each kept epoch.
+    `key` has the columns base, sample, recipe and seed, as far as it has them; `about` the descriptive columns;
+    `blocks` the block of each kept epoch.
     """
 
     key: dict[str, Any]

@@ -20,7 +20,9 @@ def run(spec: Spec, root: Path) -> None:
     missing = tables.read(output.with_name("tables"), "missing")
     if missing.height:
         shown = [
-            " ".join(str(value) for value in (row["base"], row["sample"], row["recipe"], row["epoch"]) if value is not None)
+            " ".join(
+                str(value) for value in (row["base"], row["sample"], row["recipe"], row["epoch"]) if value is not None
+            )
             + f": {row['reason']}"
             for row in missing.head(SHOWN).iter_rows(named=True)
         ]

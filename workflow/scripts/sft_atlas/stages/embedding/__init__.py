@@ -15,7 +15,8 @@ def jobs(plan: Plan) -> Iterator[Job]:
     if declared is None:
         return
     samples = sorted({key.sample for key in plan.matrix.runs})
-    for key in [*map(Sample, samples), *map(Benchmark, sorted(plan.study.benchmarks))]:
+    sources: list[Sample | Benchmark] = [*map(Sample, samples), *map(Benchmark, sorted(plan.study.benchmarks))]
+    for key in sources:
         kind = "sample" if isinstance(key, Sample) else "benchmark"
         source = plan.job(kind, key)
         identity = {

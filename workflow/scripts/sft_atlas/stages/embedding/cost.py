@@ -11,9 +11,9 @@ from sft_atlas.study.plan import Spec
 
 def cost(estimates: Estimates, spec: Spec) -> Cost:
     """The drawn rows of a sample or of a benchmark."""
-    assert isinstance(spec.key, Sample | Benchmark)
-    of_sample = isinstance(spec.key, Sample)
-    rows = estimates.rows(spec.key.sample).rows if of_sample else estimates.benchmarks[spec.key.benchmark][1].items
+    key = spec.key
+    assert isinstance(key, Sample | Benchmark)
+    rows = estimates.rows(key.sample).rows if isinstance(key, Sample) else estimates.benchmarks[key.benchmark][1].items
     model = embedder_size(Path(spec.sources[0]).parent)
     return embedding_cost(model, min(rows, spec.identity["rows"]), spec.identity["max_length"])
 

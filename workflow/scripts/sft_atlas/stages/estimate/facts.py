@@ -21,6 +21,7 @@ COLUMNS = (
     "disk",
     "weights",
     "exact",
+    "files",
 )
 
 

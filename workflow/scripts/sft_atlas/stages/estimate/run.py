@@ -22,6 +22,7 @@ SCHEMA = {
     "disk": pl.Float64,
     "weights": pl.Float64,
     "exact": pl.Boolean,
+    "files": pl.Int64,
 }
 KEPT = {
     "merged": "every model whole, adapters merged",
@@ -86,6 +87,9 @@ def statements(facts: dict[str, Any], now: int) -> list[str]:
         f"Disk now: {size(now)}. At the end, and at peak with {facts['gpus']} {workers}, by the weights kept:",
         *(f"  {_disk(found, facts['keep_weights'])}" for found in facts["disk"]),
     ]
+    lines.append(
+        f"Files below the results folder, without weights that are released: about {facts['total']['files']:,}."
+    )
     for found in facts["several_gpus"]:
         lines.append(
             f"{found['jobs']} jobs of {found['stage']} need more than the {facts['gpu_memory_gb']:g} GB of one GPU, "

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from sft_atlas.cost.estimates import Estimates
-from sft_atlas.cost.formulas import BYTES, Cost, Device, placed, rate_of, read_seconds
+from sft_atlas.cost.formulas import BYTES, OF_A_JOB, Cost, Device, placed, rate_of, read_seconds
 from sft_atlas.cost.sizes import BenchmarkSize, ModelSize, throughput
 from sft_atlas.study.model import Benchmark, Evaluation
 from sft_atlas.study.plan import Spec
@@ -36,11 +36,12 @@ def evaluate_cost(
     speed, n, width = throughput()[on], model.parameters, BYTES[settings.precision]
     rate, share = rate_of(on, "forward_share"), throughput()["evaluation"]
     step = speed["decode_step_seconds"] + n * width / speed["bytes_per_second"]
-    seconds, items, exact = 0.0, 0.0, model.exact
+    seconds, items, exact, pieces = 0.0, 0.0, model.exact, 0
     for benchmark, size in benchmarks:
         exact = exact and size.exact
         for shots in benchmark.shots:
             items += size.items
+            pieces += 2
             requests = size.items * size.passes
             prompt = min(size.tokens * (1 + shots), settings.max_length)
             seconds += requests * (share["request_seconds"] + prompt * share["request_seconds_per_token"])
@@ -52,4 +53,6 @@ def evaluate_cost(
     cached = settings.batch_size * settings.max_length * 2 * model.layers * model.hidden * share["key_value_share"]
     weights = (4 if adapters else width) * n
     total = speed["start_seconds"] + checkpoints * (seconds + read_seconds(2 * n))
-    return placed(on, total, weights + cached * width, loading=weights, disk=checkpoints * items * 100, exact=exact)
+    files = OF_A_JOB + checkpoints * pieces
+    disk = checkpoints * items * 100
+    return placed(on, total, weights + cached * width, loading=weights, disk=disk, exact=exact, files=files)

@@ -4,6 +4,7 @@ Items are scored one by one and kept, so that a gain is the mean of paired diffe
 template by the same function as in training. A (epoch, benchmark, shots) that was scored before is not scored again.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
 from sft_atlas.data.prompt import completion, prompt
-from sft_atlas.errors import DataError
+from sft_atlas.errors import CellError, DataError
 from sft_atlas.files import content_hash, read_json, recorded, write_record, write_table
 from sft_atlas.hashing import digest
 from sft_atlas.models.checkpoint import open_model, place, weights_identity
@@ -25,6 +26,8 @@ from sft_atlas.stages.benchmark.run import boxed
 from sft_atlas.stages.evaluate.spec import Asked, Spec
 from sft_atlas.study.identity import identity_of
 from sft_atlas.study.model import Template
+
+LOG = logging.getLogger(__name__)
 
 SCHEMA = {
     "epoch": pl.Int64,
@@ -116,7 +119,12 @@ def _score(
         asked = identity.benchmarks[name]
         task = build_task(benchmarks[name], f"{name}@{shots}", shots, asked, identity.template)
         tasks[f"{name}@{shots}"], names[f"{name}@{shots}"] = task, (name, shots)
-    results = evaluate(lm=language_model, task_dict=tasks, bootstrap_iters=0, log_samples=True)
+    try:
+        results = evaluate(lm=language_model, task_dict=tasks, bootstrap_iters=0, log_samples=True)
+    except (ValueError, AssertionError) as error:
+        # lm-eval refuses what it cannot do with this model, such as prompts that leave no room to generate
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise CellError(f"epoch {epoch}: refused by evaluation: {said[0]}") from error
     for task_name, key in names.items():
         piece, made_from = wanted[key]
         facts = read_json(benchmarks[key[0]])
@@ -124,7 +132,7 @@ def _score(
         write_table(piece, table)
         write_record(piece.with_suffix(".json"), made_from, [piece])
         shown = score(table)[0]
-        print(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}", flush=True)
+        LOG.info(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}")
 
 
 def build_task(manifest: Path, name: str, shots: int, asked: Asked, template: Template) -> ConfigurableTask:

@@ -43,19 +43,19 @@ def gather(found: Found) -> dict[str, Rows]:
     items: dict[tuple[str, str, int], pl.DataFrame] = {}
     scores: Rows = []
     gains: Rows = []
-    for cell in found.cells("scores"):
-        table, base = pl.read_parquet(cell.path), cell.key["base"]
-        found.missing += not_scored(table, cell.key)
+    for model in found.cells("scores"):
+        table, base = pl.read_parquet(model.path), model.key["base"]
+        found.missing += not_scored(table, model.key)
         for row in table.iter_rows(named=True):
-            own = pl.read_parquet(cell.path.parent / row.pop("items"))
-            row |= cell.row(row["epoch"])
-            scores.append({**cell.key, **row})
+            own = pl.read_parquet(model.path.parent / row.pop("items"))
+            row |= model.row(row["epoch"])
+            scores.append({**model.key, **row})
             place = (base, row["benchmark"], row["shots"])
-            if "sample" not in cell.key:
+            if "sample" not in model.key:
                 items[place] = own
             elif place in items and (gain := paired_gain(items[place], own)):
-                matched = cell.about["dataset"] in found.identity.matches[row["benchmark"]]
-                gains.append({**cell.key, **row, **gain, "matched": matched})
+                matched = model.about["dataset"] in found.identity.matches[row["benchmark"]]
+                gains.append({**model.key, **row, **gain, "matched": matched})
     return {"scores": scores, "gains": gains}
 
 

@@ -40,7 +40,7 @@ def fetch(source: Source, folder: Path) -> Path:
         TableFormatError: it cannot be fetched, or is not the one declared; says which was found.
     """
     url, expected = source.url, source.sha256
-    path = Path(source.path) if source.path else folder / f"source{Path(url).suffix}"
+    path = Path(source.path) if source.path else folder / f"source{Path(url or '').suffix}"
     if url and not (expected and path.exists() and sha256(path) == expected):
         try:
             with (

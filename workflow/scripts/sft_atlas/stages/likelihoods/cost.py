@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sft_atlas.cost.estimates import Estimates
-from sft_atlas.cost.formulas import BYTES, Cost, Device, placed, rate_of, read_seconds
+from sft_atlas.cost.formulas import BYTES, OF_A_JOB, Cost, Device, placed, rate_of, read_seconds
 from sft_atlas.cost.sizes import BenchmarkSize, ModelSize, throughput
 from sft_atlas.study.nodes import Benchmark
 from sft_atlas.study.plan import Spec
@@ -44,4 +44,12 @@ def likelihoods_cost(
     work += sum(texts) * model.layers * model.hidden * 4
     exact = model.exact and all(size.exact for size in counted)
     seconds = throughput()[on]["start_seconds"] + checkpoints * once
-    return placed(on, seconds, width * n + work, width * n, disk=checkpoints * sum(texts) * 16, exact=exact)
+    return placed(
+        on,
+        seconds,
+        width * n + work,
+        width * n,
+        disk=checkpoints * sum(texts) * 16,
+        exact=exact,
+        files=OF_A_JOB + 3 * checkpoints,
+    )

@@ -6,6 +6,7 @@ tokens t, L[i, s] = sum_t log p_i(token_t | before), natural logarithm, over the
 layer's representation of each text, whose intrinsic dimension is kept, layer by layer (dimension.py).
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from sft_atlas.stages.likelihoods.dimension import intrinsic_dimension
 from sft_atlas.stages.likelihoods.spec import Options, Spec
 from sft_atlas.study.identity import identity_of
 from sft_atlas.study.model import Template
+
+LOG = logging.getLogger(__name__)
 
 TOKENS_PER_BATCH = 4096
 SCHEMA = {
@@ -74,7 +77,7 @@ def run(spec: Spec, root: Path) -> None:
             for path, table in zip((vector, layers), tables, strict=True):
                 write_table(path, table)
             write_record(record, made_from, [vector, layers])
-            print(f"epoch {epoch}: {texts.height} texts", flush=True)
+            LOG.info(f"epoch {epoch}: {texts.height} texts")
         found = pl.read_parquet(vector)
         files = (path.relative_to(output.parent).as_posix() for path in (vector, layers))
         rows.append((epoch, found.height, found["tokens"].sum(), found["log_likelihood"].sum(), *files))

@@ -42,11 +42,11 @@ def gather(found: Found) -> dict[str, Rows | pl.DataFrame]:
     """Tables `dimensions` and `likelihoods`; the latter as a frame, since it may have millions of rows."""
     dimensions: Rows = []
     parts = [pl.DataFrame(schema=_schema())]
-    for cell in found.cells("likelihoods"):
-        dimensions += [{**cell.key, **row, **cell.row(row["epoch"])} for row in _layers(cell.path)]
-        for epoch, vector in pl.read_parquet(cell.path).select("epoch", "vector").iter_rows():
-            key = {name: cell.key.get(name) for name in ("base", "sample", "recipe", "seed")} | {"epoch": epoch}
-            named = pl.read_parquet(cell.path.parent / vector).with_columns(
+    for model in found.cells("likelihoods"):
+        dimensions += [{**model.key, **row, **model.row(row["epoch"])} for row in _layers(model.path)]
+        for epoch, vector in pl.read_parquet(model.path).select("epoch", "vector").iter_rows():
+            key = {name: model.key.get(name) for name in ("base", "sample", "recipe", "seed")} | {"epoch": epoch}
+            named = pl.read_parquet(model.path.parent / vector).with_columns(
                 pl.col("benchmark").replace_strict(found.identity.benchmarks, return_dtype=pl.String),
                 *(pl.lit(value, _schema()[name]).alias(name) for name, value in key.items()),
             )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from sft_atlas.cost.estimates import Estimates
-from sft_atlas.cost.formulas import BYTES, Cost, Device, placed, rate_of, read_seconds
+from sft_atlas.cost.formulas import BYTES, OF_A_JOB, Cost, Device, placed, rate_of, read_seconds
 from sft_atlas.cost.sizes import ModelSize, SampleSize, throughput
 from sft_atlas.study.nodes import Base, Tokens
 from sft_atlas.study.plan import Spec
@@ -29,5 +29,11 @@ def perplexity_cost(model: ModelSize, samples: Iterable[SampleSize], precision: 
     logits = 4096 * min(40 * model.hidden, 150_000) * 8
     exact = model.exact and all(sample.exact for sample in counted)
     return placed(
-        on, seconds, weights + logits, loading=weights, disk=24 * sum(sample.rows for sample in counted), exact=exact
+        on,
+        seconds,
+        weights + logits,
+        loading=weights,
+        disk=24 * sum(sample.rows for sample in counted),
+        exact=exact,
+        files=OF_A_JOB + 2 * len(counted),
     )

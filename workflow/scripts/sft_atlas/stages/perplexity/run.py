@@ -7,6 +7,7 @@ length. Its standard error is that of a ratio of sums over rows (Cochran, Sampli
 SE(L) = sqrt(m / (m - 1) * sum_i (s_i - L n_i)^2) / sum_i n_i for m rows, carried over by SE(exp L) = exp(L) SE(L).
 """
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from sft_atlas.files import content_hash, recorded, write_record, write_table
 from sft_atlas.models.device import load_model, prepare
 from sft_atlas.models.tokenizer import IGNORED
 from sft_atlas.stages.perplexity.spec import Spec
+
+LOG = logging.getLogger(__name__)
 
 TOKENS_PER_BATCH = 4096
 SCHEMA = {
@@ -59,7 +62,7 @@ def run(spec: Spec, root: Path) -> None:
                 model = load_model(base.with_name("model"), identity.precision, device).eval()
             write_table(piece, row_losses(model, pl.read_parquet(manifest.with_name("tokens.parquet"))))
             write_record(record, made_from, [piece])
-            print(f"perplexity of {manifest.parent.name}", flush=True)
+            LOG.info(f"perplexity of {manifest.parent.name}")
         rows.append({"tokens": hash8, **summary(pl.read_parquet(piece))})
     write_table(output, pl.DataFrame(rows, schema=SCHEMA))
 

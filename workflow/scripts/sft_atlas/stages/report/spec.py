@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from sft_atlas.spec import JobSpec, Part
 
 
@@ -10,7 +12,7 @@ class Identity(Part):
 
     study: str
     part: dict[str, Any] | None = None
-    accepted: dict[str, dict[str, int]] = {}
+    accepted: dict[str, dict[str, int]] = Field(default={})
 
 
 class Inputs(Part):

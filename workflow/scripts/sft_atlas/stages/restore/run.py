@@ -1,5 +1,6 @@
 """Puts back weights that were released: from deltas, or by training the run again, on a CPU to the same bytes."""
 
+import logging
 from pathlib import Path
 
 from sft_atlas.files import epoch_folder, intact, read_json, write_json
@@ -8,6 +9,8 @@ from sft_atlas.spec import parse
 from sft_atlas.stages.restore.spec import Spec
 from sft_atlas.stages.train.run import train as train_again
 from sft_atlas.stages.train.spec import Spec as TrainSpec
+
+LOG = logging.getLogger(__name__)
 
 
 def run(spec: Spec, root: Path) -> None:
@@ -28,10 +31,9 @@ def run(spec: Spec, root: Path) -> None:
         train_again(parse(TrainSpec, read_json(root / spec.labels.spec)), root, released=True)
     for epoch in left:
         if read_json(folders[epoch] / "checkpoint.json")["files"] != files[epoch]:
-            print(
-                f"warning: {folders[epoch]}: trained again, and not to the same bytes (GPUs do not repeat themselves, "
+            LOG.warning(
+                f"{folders[epoch]}: trained again, and not to the same bytes (GPUs do not repeat themselves, "
                 "nor do other numbers of them): what is measured now is not of the weights that were measured before. "
-                "Delete the run's other tables to have all measured on these, or let keep_weights be `deltas`",
-                flush=True,
+                "Delete the run's other tables to have all measured on these, or let keep_weights be `deltas`"
             )
     write_json(root / spec.output, {"decoded": [epoch for epoch in gone if epoch not in left], "trained": left})

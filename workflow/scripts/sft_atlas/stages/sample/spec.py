@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from sft_atlas.spec import JobSpec, Nothing, Part
 from sft_atlas.study.model import Template
 
@@ -10,7 +12,7 @@ class Identity(Part):
     """Hashes of the samples of a mixture; or of datasets, with the size of the draw from each, its seed, the prompt."""
 
     mix: list[str] | None = None
-    datasets: list[str] = []
+    datasets: list[str] = Field(default=[])
     size: int | None = None
     seed: int = 0
     shortfall: Literal["error", "take_all"] = "error"

@@ -1,7 +1,9 @@
 """What comparing a sample with the benchmarks costs."""
 
+from dataclasses import replace
+
 from sft_atlas.cost.estimates import Estimates
-from sft_atlas.cost.formulas import Cost, rows_cost
+from sft_atlas.cost.formulas import OF_A_JOB, Cost, rows_cost
 from sft_atlas.study.nodes import Sample
 from sft_atlas.study.plan import Spec
 
@@ -9,4 +11,5 @@ from sft_atlas.study.plan import Spec
 def cost(estimates: Estimates, spec: Spec) -> Cost:
     """The rows of a sample against every benchmark."""
     assert isinstance(spec.key, Sample)
-    return rows_cost(estimates.rows(spec.key.sample), compared=len(estimates.benchmarks))
+    compared = rows_cost(estimates.rows(spec.key.sample), compared=len(estimates.benchmarks))
+    return replace(compared, files=OF_A_JOB)

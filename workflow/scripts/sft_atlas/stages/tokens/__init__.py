@@ -1,4 +1,4 @@
-"""Stage *tokenise*: token ids and labels of a sample, once per tokenizer and length, with an audit of the label mask."""
+"""Stage *tokenise*: token ids and labels of a sample, once per tokenizer and length, and an audit of the labels."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath

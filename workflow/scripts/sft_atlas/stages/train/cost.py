@@ -3,7 +3,18 @@
 import math
 
 from sft_atlas.cost.estimates import Estimates
-from sft_atlas.cost.formulas import BYTES, GPUS_TOGETHER, MB, Cost, Device, placed, rate_of, read_seconds
+from sft_atlas.cost.formulas import (
+    BYTES,
+    GPUS_TOGETHER,
+    MB,
+    OF_A_JOB,
+    Cost,
+    Device,
+    model_files,
+    placed,
+    rate_of,
+    read_seconds,
+)
 from sft_atlas.cost.sizes import ModelSize, SampleSize, throughput
 from sft_atlas.study.model import Recipe
 from sft_atlas.study.nodes import RunKey
@@ -67,6 +78,8 @@ def train_cost(
         together=together,
         loading=6 * n,
         disk=len(kept) * saved,
+        # log, its record and the lease; of every epoch its model and its record
+        files=OF_A_JOB + 3 + len(kept) * (model_files(saved) + 1),
         weights=len(kept) * saved,
         merged=len(kept) * n * BYTES[recipe.precision],
         exact=model.exact and sample.exact,

@@ -1,6 +1,7 @@
 """One run from its specification: what is there already, what is left to train, and the manifest of it all."""
 
 import gc
+import logging
 import math
 import shutil
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 
+from sft_atlas.errors import CellError
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_json, write_record, write_table
 from sft_atlas.models.released import was_released
 from sft_atlas.runtime.settings import current
@@ -21,6 +23,8 @@ from sft_atlas.training.lease import Lease, lease
 from sft_atlas.training.memory import cannot_fit, is_out_of_memory
 from sft_atlas.training.parallel import fit_in_processes
 from sft_atlas.training.state import PREFIX, newest_state, state_folder
+
+LOG = logging.getLogger(__name__)
 
 
 def run(spec: Spec, root: Path) -> dict[str, Any]:
@@ -38,8 +42,8 @@ def train(spec: Spec, root: Path, released: bool = False) -> dict[str, Any]:
 
     Raises:
         StoppedError: the job was asked to stop; the state is saved.
-        DivergedError: the loss is no number any more, or has exploded.
-        ValueError: the GPU's memory does not hold one row, with the settings that would fit.
+        CellError: the loss is NaN or has exploded, or the GPU's memory does not hold one row; says what would fit.
+        ValueError: the host's memory does not.
     """
     identity, output = spec.identity, root / spec.output
     base, tokens = root / spec.inputs.base, root / spec.inputs.tokens
@@ -140,16 +144,18 @@ def _train(request: Request, owned: Lease) -> tuple[pl.DataFrame, dict[str, Any]
                     raise
                 failed = getattr(error, "splits", None)
                 message = cannot_fit(request, processes)
-                if not isinstance(error, torch.OutOfMemoryError) or failed is None or failed >= most_splits:
+                if not isinstance(error, torch.OutOfMemoryError) or failed is None:
+                    # the host's memory: the next attempt of the job asks for more of it
                     raise ValueError(message) from None
+                if failed >= most_splits:
+                    raise CellError(message) from None
                 attempts.append(failed)
                 # epochs that were kept before memory ran out stay
                 kept = {epoch: request.records[epoch] for epoch in (max(request.records),)}
                 request = replace(request, records=kept | _missing(request.records, request.made_from))
-                print(
+                LOG.info(
                     f"out of memory with {failed} micro-batches a step; goes on with {2 * failed} of half the rows, "
-                    "which changes last digits only",
-                    flush=True,
+                    "which changes last digits only"
                 )
             # trainer, callbacks and model refer to each other: without this both models would be held at once
             gc.collect()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sft_atlas.errors import DataError
+from sft_atlas.errors import CellError, DataError
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
 from sft_atlas.models.released import check_weights
 from sft_atlas.stages.weights.spec import Spec
@@ -68,7 +68,12 @@ def run(spec: Spec, root: Path) -> None:
             "model": content_hash(checkpoint / "checkpoint.json"),
         }
         if recorded(piece.with_suffix(".json"), made_from) is None:
-            write_table(piece, compare(base.with_name("model"), check_weights(train, epoch)))
+            folder = check_weights(train, epoch)
+            try:
+                table = compare(base.with_name("model"), folder)
+            except DataError as error:
+                raise CellError(str(error)) from None
+            write_table(piece, table)
             write_record(piece.with_suffix(".json"), made_from, [piece])
         tables.append(layers(pl.read_parquet(piece)).with_columns(epoch=pl.lit(epoch, pl.Int64)))
     write_table(output, pl.concat(tables).select(*LAYER_SCHEMA))
