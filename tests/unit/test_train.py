@@ -22,6 +22,7 @@ from sft_atlas.stages.tokens.run import SCHEMA as TOKENS
 from sft_atlas.stages.train import recipe_identity
 from sft_atlas.stages.train import run as train
 from sft_atlas.study.model import Recipe
+from sft_atlas.training.fit import LOG_SCHEMA
 from sft_atlas.training.trainer import trainer_arguments
 from tests.unit.helpers import content, do, runtime, snapshot, stand_in
 
@@ -145,7 +146,7 @@ def test_a_run_keeps_its_epochs_and_says_what_it_did(bench: Bench, two_epochs: P
     assert sorted(path.name for path in two_epochs.glob("epoch-*")) == ["epoch-01", "epoch-02"]
     manifest = bench.manifest([1, 2])
     log = pl.read_parquet(two_epochs / "log.parquet")
-    assert dict(log.schema) == train.LOG_SCHEMA
+    assert dict(log.schema) == LOG_SCHEMA
     # 20 rows in batches of 8 are 3 steps an epoch
     assert (manifest["steps"], log.height) == (6, 6)
     assert log["step"].to_list() == [1, 2, 3, 4, 5, 6]
