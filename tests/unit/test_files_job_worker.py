@@ -28,7 +28,7 @@ from sft_atlas.files import (
     write_record,
     write_table,
 )
-from sft_atlas.runtime import worker
+from sft_atlas import worker
 from sft_atlas.study.identity import spec_file
 from tests.unit.helpers import content
 

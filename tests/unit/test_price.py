@@ -22,7 +22,7 @@ from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.matrix import RunKey, expand
 from sft_atlas.study.model import Base, Study
-from sft_atlas.study.nodes import Base, Dataset, Sample
+from sft_atlas.nodes import Base, Dataset, Sample
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 from sft_atlas.units import hours, size

@@ -8,9 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
-from sft_atlas.study.analyses import AnalysisOptions, Selection
-from sft_atlas.study.fields import (
+from sft_atlas.fields import (
     DataFile,
     Epoch,
     Epochs,
@@ -26,6 +24,8 @@ from sft_atlas.study.fields import (
     distinct,
     exactly_one,
 )
+from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
+from sft_atlas.study.analyses import AnalysisOptions, Selection
 from sft_atlas.study.measures import Decontamination, Evaluation, Likelihoods, Similarity
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
