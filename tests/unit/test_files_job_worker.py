@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_atlas import job
+from sft_atlas import job, worker
 from sft_atlas.files import (
     describe,
     intact,
@@ -28,7 +28,6 @@ from sft_atlas.files import (
     write_record,
     write_table,
 )
-from sft_atlas import worker
 from sft_atlas.study.identity import spec_file
 from tests.unit.helpers import content
 

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from sft_atlas.errors import StudyError
+from sft_atlas.nodes import Benchmark, Dataset, RunKey, Sample
 from sft_atlas.stages.dataset import run as datasets
 from sft_atlas.stages.sample import run as samples
 from sft_atlas.study import identity
 from sft_atlas.study.identity import canonical, digest, fingerprint, sha256
-from sft_atlas.nodes import Benchmark, Dataset, RunKey, Sample
 from sft_atlas.study.plan import Plan, spec_file
 from tests.unit.helpers import plan_of, write_study
 

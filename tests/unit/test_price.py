@@ -18,11 +18,11 @@ from sft_atlas.cost.sizes import model_size
 from sft_atlas.cost.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
 from sft_atlas.errors import StudyError, load_study
 from sft_atlas.files import write_json
+from sft_atlas.nodes import Base, Dataset, Sample
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.matrix import RunKey, expand
 from sft_atlas.study.model import Base, Study
-from sft_atlas.nodes import Base, Dataset, Sample
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 from sft_atlas.units import hours, size
