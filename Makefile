@@ -30,6 +30,7 @@ lint: $(INSTALLED)
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	mypy
+	lint-imports
 	snakemake --lint
 
 format: $(INSTALLED)
@@ -38,7 +39,7 @@ format: $(INSTALLED)
 	snakefmt Snakefile rules
 
 schemas: $(INSTALLED)
-	python -m sft_atlas.study.export
+	python -m sft_atlas.commands.export
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { echo "Python 3.11 is needed: $(PYTHON) was not found; set PYTHON=…"; exit 1; }

@@ -17,12 +17,12 @@ from sft_atlas.study.build import check_examples
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import check_device, load_config, study_path
-from sft_atlas.study.nodes import Whole
+from sft_atlas.nodes import Whole
 from sft_atlas.study.plan import Spec, leaves
 from sft_atlas.study.table import plan_study
 from sft_atlas.units import hours, size
 from sft_atlas.runtime.settings import change
-from sft_atlas.runtime.worker import share_imports, shares_imports
+from sft_atlas.worker import share_imports, shares_imports
 from sft_atlas.stage import stages
 
 ROOT = Path(workflow.basedir)

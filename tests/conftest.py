@@ -60,6 +60,13 @@ class Repository:
             pytest.fail("\n".join([done.stdout[-6000:], done.stderr[-6000:], *tails]))
         return done
 
+    def python(self, *arguments: str) -> str:
+        """Run Python with this copy's package; returns what it prints."""
+        environment = ENVIRONMENT | {"PYTHONPATH": str(self.folder / "workflow/scripts")}
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
     def plan(self, *targets: str) -> Planned:
         """What a dry run would do."""
         text = self.snakemake("--dry-run", *targets).stdout

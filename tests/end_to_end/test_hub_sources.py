@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from sft_atlas.files import read_json, write_json
+from sft_atlas.nodes import Dataset
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import expand
-from sft_atlas.study.nodes import Dataset
 from tests.conftest import ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sft_atlas.nodes import RunKey
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import Matrix, expand
-from sft_atlas.study.nodes import RunKey
 from sft_atlas.study.plan import Plan
 from tests.conftest import ROOT
 

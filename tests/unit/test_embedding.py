@@ -13,12 +13,12 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.errors import DataError, StudyError
+from sft_atlas.nodes import Benchmark, Sample
 from sft_atlas.stages.collect.tables import cosine
 from sft_atlas.stages.embedding import run as embedding
 from sft_atlas.stages.embedding.run import embed, read_texts
 from sft_atlas.stages.embedding.spec import Identity
 from sft_atlas.study.model import Template
-from sft_atlas.study.nodes import Benchmark, Sample
 from tests.unit.helpers import content, do, plan_of, stand_in, write_study
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from sft_atlas.study.export import ROOT, generated
+from sft_atlas.commands.export import ROOT, generated
 from sft_atlas.study.load import load_study, read_yaml
 from sft_atlas.study.matrix import expand
 from sft_atlas.study.model import Study

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_atlas import job
+from sft_atlas import job, worker
 from sft_atlas.errors import SpecError
 from sft_atlas.files import (
     describe,
@@ -28,7 +28,6 @@ from sft_atlas.files import (
     write_record,
     write_table,
 )
-from sft_atlas.runtime import worker
 from sft_atlas.runtime.settings import VARIABLE
 from sft_atlas.spec import JobSpec
 from sft_atlas.stage import Stage, stages
@@ -217,13 +216,13 @@ class Spec(JobSpec):
 DECLARED: dict[str, Any] = {"name": "fake", "scope": "dataset", "output": "{place}/fake-{hash}.json", "jobs": list}
 # The same interpreter with the stage `fake`, and as little as possible to import in the shared process.
 PRELUDE = (
-    "import sys; from pathlib import Path; from sft_atlas import job; from sft_atlas.runtime import worker; "
+    "import sys; from pathlib import Path; from sft_atlas import job, worker; "
     "from sft_atlas.stage import Stage, stages; "
     "stages()['fake'] = Stage('fake_stage', name='fake', scope='dataset', output='', jobs=list); "
     "worker.preloaded = lambda: ['fake_stage.run']; "
 )
 JOB = PRELUDE + "sys.exit(job.main())"
-SERVE = PRELUDE + "worker.serve(Path(sys.argv[1]), int(sys.argv[2]))"
+SERVE = PRELUDE + "worker.serve(Path(sys.argv[1]), int(sys.argv[2]), job.guarded)"
 
 
 @pytest.fixture

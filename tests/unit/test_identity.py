@@ -13,9 +13,9 @@ import pytest
 from sft_atlas import hashing
 from sft_atlas.errors import StudyError
 from sft_atlas.hashing import canonical, digest, fingerprint, sha256
+from sft_atlas.nodes import Benchmark, Dataset, RunKey, Sample
 from sft_atlas.stage import stages
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.nodes import Benchmark, Dataset, RunKey, Sample
 from sft_atlas.study.plan import Plan
 from tests.unit.helpers import do, plan_of, write_study
 

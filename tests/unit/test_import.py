@@ -245,7 +245,7 @@ def test_a_table_at_a_url_is_fetched_once_and_checked(served: str, tmp_path: Pat
 
 
 def test_generated_files_are_what_the_code_says() -> None:
-    from sft_atlas.study.export import generated
+    from sft_atlas.commands.export import generated
 
     for path, content in generated().items():
         assert path.read_text(encoding="utf-8") == content, f"{path.relative_to(ROOT)} is stale: run `make schemas`"

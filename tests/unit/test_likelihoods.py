@@ -9,10 +9,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from sft_atlas.analysis.collected import Found, Identity
 from sft_atlas.data.prompt import prompt
 from sft_atlas.models.device import load_model, prepare
-from sft_atlas.stages.collect.found import Found
-from sft_atlas.stages.collect.spec import Identity
 from sft_atlas.stages.likelihoods import run as likelihoods
 from sft_atlas.stages.likelihoods.run import draw_texts, forward
 from sft_atlas.stages.likelihoods.spec import Options

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sft_atlas.errors import StudyError
+from sft_atlas.nodes import Base, Dataset, RunKey, Sample
 from sft_atlas.study.matrix import select
-from sft_atlas.study.nodes import Base, Dataset, RunKey, Sample
 from sft_atlas.study.plan import Plan
 from tests.unit.helpers import STUDY, matrix_of, plan_of, write_study
 

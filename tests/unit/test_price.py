@@ -12,19 +12,20 @@ from statistics import median
 import pytest
 from safetensors import safe_open
 
+from sft_atlas import nodes
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import Cost
 from sft_atlas.cost.sizes import model_size
 from sft_atlas.cost.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
 from sft_atlas.errors import StudyError
 from sft_atlas.files import write_json
-from sft_atlas.study import model, nodes
+from sft_atlas.nodes import Dataset, RunKey, Sample
+from sft_atlas.study import model
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import expand
 from sft_atlas.study.model import Study
-from sft_atlas.study.nodes import Dataset, RunKey, Sample
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 from sft_atlas.units import hours, size

@@ -86,7 +86,7 @@ def test_a_job_of_another_node_keeps_its_folder_in_a_place_that_nodes_share(
     with contextlib.ExitStack() as jobs:
         with monkeypatch.context() as elsewhere:
             elsewhere.setattr("platform.node", lambda: "another-node")
-            elsewhere.setattr(scratch, "began", lambda process: "another-boot pid:[1] 2")
+            elsewhere.setattr(scratch, "process_start", lambda process: 2.0)
             first = jobs.enter_context(scratch.own_scratch())
         monkeypatch.setenv("SLURM_JOB_ID", "2")
         second = jobs.enter_context(scratch.own_scratch())

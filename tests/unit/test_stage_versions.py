@@ -24,24 +24,27 @@ from typing import Any
 import pytest
 
 from sft_atlas.code import PACKAGE, code_of
+from sft_atlas.fields import Strict
 from sft_atlas.micro import config
 from sft_atlas.stage import stages
 from sft_atlas.study import analyses, measures, model
-from sft_atlas.study.fields import Strict
 
 RECORD = Path(__file__).with_name("stage_sources.json")
-# Where files lie, how they are fetched, hashed and recorded, how a specification is read and how faults are reported, and
-# what a job was told of its site, changes no result. What a declaration means is in the identity: see `LATER`.
+# Where files lie, how they are fetched, hashed and recorded, how specifications are read and faults reported, and what
+# a job was told of its site, changes no result. What a declaration means is in the identity: see `LATER`.
 NEUTRAL = frozenset(
     {
         "errors.py",
         "failures.py",
+        "fields.py",
         "files.py",
         "hashing.py",
+        "nodes.py",
         "spec.py",
         "stage.py",
         "data/hub.py",
         "runtime/log.py",
+        "runtime/scratch.py",
         "runtime/settings.py",
         *(f"study/{file.name}" for file in (PACKAGE / "study").glob("*.py")),
     }

@@ -105,9 +105,10 @@ def test_a_state_that_is_not_just_this_runs_is_moved_aside(
     bench: Bench,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     fault: str,
 ) -> None:
+    caplog.set_level("INFO", "sft_atlas")
     folder = stop_after(bench, monkeypatch, 4, [2])
     record = folder / "state/checkpoint-4.json"
     if fault == "torn":
@@ -129,7 +130,7 @@ def test_a_state_that_is_not_just_this_runs_is_moved_aside(
         patch.setattr(run.shutil, "rmtree", lambda *_, **__: None)
         assert do(spec, bench.root)["went_on_from_step"] is None
     assert states(folder) == ["aside-1-checkpoint-4"]
-    assert "not a complete state of this run; moved to aside-1-checkpoint-4" in capsys.readouterr().out
+    assert "not a complete state of this run; moved to aside-1-checkpoint-4" in caplog.text
     shutil.rmtree(folder / "state")
     alone = place(tmp_path / "alone")
     assert contents(folder) == contents(alone.run([2]))
@@ -276,7 +277,7 @@ def test_a_full_disk_at_a_state_loses_nothing(
     bench: Bench,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     failing: str,
 ) -> None:
     """The disk is full from the second state on: training goes on, and the first state is still there if it is cut."""
@@ -313,7 +314,7 @@ def test_a_full_disk_at_a_state_loses_nothing(
         with pytest.raises(KeyboardInterrupt):
             bench.run([1, 2])
     folder = folder_of(bench, [1, 2])
-    assert "no space to save the state" in capsys.readouterr().out
+    assert "no space to save the state" in caplog.text
     assert states(folder) == ["checkpoint-1"]
     bench.run([1, 2])
     assert contents(folder) == contents(place(tmp_path / "alone").run([1, 2]))
@@ -346,18 +347,20 @@ def test_what_a_full_disk_looks_like() -> None:
     assert not disk_is_full(RuntimeError("shape mismatch"))
 
 
-def test_pure_bf16_is_a_choice_and_says_what_it_does(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pure_bf16_is_a_choice_and_says_what_it_does(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """At a small learning rate most weights do not move in bf16 alone; with fp32 weights all do."""
     small = {"learning_rate": 1e-5, "schedule": "constant"}
     facts = do(train_spec(bench.base, bench.tokens, [1], precision="pure_bf16", **small), bench.root)
     assert facts["trained_in"] == "bfloat16"
-    assert "warning: weights and optimiser are in bf16 alone" in capsys.readouterr().out
+    assert "WARNING" in caplog.text
+    assert "weights and optimiser are in bf16 alone" in caplog.text
+    caplog.clear()
     before = {name: tensor.to(torch.bfloat16) for name, tensor in load_base(bench).items()}
     after = weights(folder_of(bench, [1], precision="pure_bf16", **small), 1)
     moved = sum(int((after[name] != before[name]).sum()) for name in before) / sum(t.numel() for t in before.values())
     assert moved < 0.2
     do(train_spec(bench.base, bench.tokens, [1], precision="bf16", **small), bench.root)
-    assert "in bf16 alone" not in capsys.readouterr().out
+    assert "in bf16 alone" not in caplog.text
 
 
 def load_base(bench: Bench) -> dict[str, torch.Tensor]:

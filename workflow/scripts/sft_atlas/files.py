@@ -127,6 +127,11 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def results_root(path: Path, output: str) -> Path:
+    """The results folder, found from where the specification of an output stands in it."""
+    return path.resolve().parents[len(Path(output).parts) - 1]
+
+
 def epoch_folder(output: Path, epoch: int) -> Path:
     """Where all that belongs to one checkpoint of a run lies, beside the run's manifest and tables."""
     return output.with_name(f"epoch-{epoch:02d}")

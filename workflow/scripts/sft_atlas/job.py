@@ -2,7 +2,7 @@
 
 Everything a job does is in the file: it holds what was planned, whatever has happened to the study file since. The job
 recomputes the hash in the file's name first. Heavy libraries are imported by the stage, not here, because a local run
-hands the job to a process that has them already (see runtime/worker.py).
+hands the job to a process that has them already (see worker.py).
 """
 
 import argparse
@@ -19,9 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sft_atlas import failures
+from sft_atlas import failures, worker
 from sft_atlas.errors import CellError, SpecError
-from sft_atlas.files import cpu_seconds, read_json, write_json
+from sft_atlas.files import cpu_seconds, read_json, results_root, write_json
 from sft_atlas.hashing import sha256
 from sft_atlas.runtime import log
 from sft_atlas.runtime.scratch import own_scratch
@@ -57,11 +57,6 @@ def read_spec(path: Path) -> JobSpec:
     return parse(model, spec)
 
 
-def results_root(path: Path, output: str) -> Path:
-    """The results folder, found from where the specification of an output stands in it."""
-    return path.resolve().parents[len(Path(output).parts) - 1]
-
-
 def run(path: Path) -> None:
     """Do the job and record, beside its output, when, where, with which libraries and at what cost.
 
@@ -93,9 +88,15 @@ def run(path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one job by hand or from a rule; errors a user can mend are one line, others a traceback."""
     parser = argparse.ArgumentParser(prog="python -m sft_atlas.job", description=__doc__.splitlines()[0])
-    parser.add_argument("spec", type=Path, help="the frozen specification, a file that ends in .spec.json")
+    parser.add_argument("spec", nargs="?", type=Path, help="the frozen specification, a file that ends in .spec.json")
     parser.add_argument("--gpus", type=int, default=1, help="GPUs to train on, one process each (default: 1)")
+    parser.add_argument("--serve", nargs=2, metavar=("SOCKET", "OWNER"), help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
+    if asked.serve:
+        worker.serve(Path(asked.serve[0]), int(asked.serve[1]), guarded)
+        return 0
+    if asked.spec is None:
+        parser.error("the following arguments are required: spec")
     path = asked.spec
     # only what comes from the hub may ask for it: compute nodes have no network, and a job must not depend on one
     fetches = path.exists() and "hub" in read_json(path)["identity"].get("source", {})
@@ -105,8 +106,6 @@ def main(arguments: list[str] | None = None) -> int:
         change(processes=asked.gpus)
     socket = current().worker
     if socket and not fetches and asked.gpus == 1:
-        from sft_atlas.runtime import worker
-
         return worker.request(Path(socket), path)
     try:
         # what is fetched stays in the hub's own cache, since a base is links to it

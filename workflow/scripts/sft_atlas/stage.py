@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from sft_atlas.study.nodes import Key
+from sft_atlas.nodes import Key
 
 PACKAGE = "sft_atlas.stages"
 Scope = Literal["dataset", "sample", "benchmark", "text", "tokenizer", "tokens", "base", "run", "model", "study"]

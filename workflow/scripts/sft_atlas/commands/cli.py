@@ -14,7 +14,7 @@ from sft_atlas.commands.planned import configured, planned
 from sft_atlas.commands.why import Reasons
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.errors import StudyError
-from sft_atlas.study.nodes import Base
+from sft_atlas.nodes import Base
 from sft_atlas.study.plan import Plan
 
 

@@ -23,10 +23,10 @@ from sft_atlas.cost.sizes import (
     sample_size,
     throughput,
 )
+from sft_atlas.nodes import Base, Benchmark, Dataset, RunKey, Sample
 from sft_atlas.stage import stages
 from sft_atlas.study import model as declared
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.nodes import Base, Benchmark, Dataset, RunKey, Sample
 from sft_atlas.study.plan import Plan, Spec
 
 # How many jobs of a stage are asked for their records: enough for a median, and cheap for a study of any size.

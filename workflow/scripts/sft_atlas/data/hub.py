@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects
 
-from sft_atlas.data.sources import CONSOLIDATED
+from sft_atlas.data.kinds import CONSOLIDATED
 from sft_atlas.errors import DataError
 
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")

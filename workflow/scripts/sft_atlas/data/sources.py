@@ -10,12 +10,10 @@ from typing import Any
 
 import polars as pl
 
+from sft_atlas.data.kinds import READABLE
 from sft_atlas.errors import DataError
 from sft_atlas.study.model import Hub
 
-# some hub repositories hold the same weights a second time, in another layout
-CONSOLIDATED = "consolidated*"
-READABLE = (".jsonl", ".json", ".csv", ".parquet")
 Row = dict[str, Any]
 
 

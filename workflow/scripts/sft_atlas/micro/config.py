@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sft_atlas.study.fields import Strict
+from sft_atlas.fields import Strict
 
 # Not Qwen2: transformers replaces its tokenizer by its own rules when a folder is loaded.
 Architecture = Literal["llama", "mistral", "qwen3", "olmo2", "gemma2"]

@@ -1,12 +1,12 @@
 """A base that many jobs read is copied to a node's own disk once, where the site wants it (`local_models: true`)."""
 
-import os
 import shutil
 from pathlib import Path
 
 from filelock import FileLock
 
 from sft_atlas.files import free_bytes
+from sft_atlas.runtime.scratch import node_disk
 from sft_atlas.runtime.settings import current
 
 
@@ -33,22 +33,3 @@ def local_model(folder: Path) -> Path:
         shutil.copytree(folder, copying)
         copying.replace(target)
     return target
-
-
-def node_disk() -> Path | None:
-    """Where config.yaml puts what belongs to a node (`scratch`), or None.
-
-    Raises:
-        ValueError: a variable in it is not set on this node, or it is not absolute.
-    """
-    configured = current().scratch
-    if not configured:
-        return None
-    place = os.path.expandvars(configured)
-    # a variable that is not set is left as it is; below the working folder would be the shared disk
-    if "$" in place or not Path(place).is_absolute():
-        raise ValueError(
-            f"config.yaml: scratch: {configured!r} is {place!r} on this node; it has to be an absolute path, and its "
-            "variables have to be set there"
-        )
-    return Path(place) / "sft-atlas"

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sft_atlas.models.local_models import node_disk
 from sft_atlas.runtime.processes import is_alive, process_start
-from sft_atlas.runtime.settings import changed
+from sft_atlas.runtime.settings import changed, current
 
 # variables of libraries that cache in the home directory, which is shared, slow and small on many clusters
 CACHES = {
@@ -78,3 +77,22 @@ def remove_left(jobs: Path) -> None:
             continue
         if dead:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def node_disk() -> Path | None:
+    """Where config.yaml puts what belongs to a node (`scratch`), or None.
+
+    Raises:
+        ValueError: a variable in it is not set on this node, or it is not absolute.
+    """
+    configured = current().scratch
+    if not configured:
+        return None
+    place = os.path.expandvars(configured)
+    # a variable that is not set is left as it is; below the working folder would be the shared disk
+    if "$" in place or not Path(place).is_absolute():
+        raise ValueError(
+            f"config.yaml: scratch: {configured!r} is {place!r} on this node; it has to be an absolute path, and its "
+            "variables have to be set there"
+        )
+    return Path(place) / "sft-atlas"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sft_atlas.study.fields import Selector
+from sft_atlas.fields import Selector
 
 
 class AnalysisOptions(BaseModel):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from sft_atlas.errors import StudyError
 from sft_atlas.files import read_json
+from sft_atlas.nodes import Benchmark
 from sft_atlas.stage import stages
 from sft_atlas.study.matrix import Matrix
 from sft_atlas.study.model import Study
-from sft_atlas.study.nodes import Benchmark
 from sft_atlas.study.plan import Plan
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sft_atlas.study.fields import Folder
+from sft_atlas.fields import Folder
 
 
 class Config(BaseModel):

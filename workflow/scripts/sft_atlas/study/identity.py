@@ -10,8 +10,8 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Any
 
+from sft_atlas.fields import Strict
 from sft_atlas.hashing import digest
-from sft_atlas.study.fields import Strict
 
 
 def identity_of(declared: Strict, without: Collection[str] = ()) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.errors import StudyError
+from sft_atlas.nodes import RunKey
 from sft_atlas.study.load import unknown
 from sft_atlas.study.model import DATASET_PLACEHOLDER, NAME, Block, Cells, Match, Sample, Study
-from sft_atlas.study.nodes import RunKey
 
 MAX_CELLS = 1_000_000
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sft_atlas.study.fields import ModelFolder, Seed, Selector, Strict
+from sft_atlas.fields import ModelFolder, Seed, Selector, Strict
 
 Precision = Literal["fp32", "bf16"]
 

@@ -4,13 +4,11 @@ Only pydantic is imported here, so that reading a study stays cheap while a work
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
-from sft_atlas.study.analyses import AnalysisOptions, Selection
-from sft_atlas.study.fields import (
+from sft_atlas.fields import (
     DataFile,
     Epoch,
     Epochs,
@@ -26,6 +24,8 @@ from sft_atlas.study.fields import (
     distinct,
     exactly_one,
 )
+from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
+from sft_atlas.study.analyses import AnalysisOptions, Selection
 from sft_atlas.study.measures import Decontamination, Evaluation, Likelihoods, Similarity
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -228,6 +228,20 @@ class Recipe(Strict):
             raise ValueError("`lora` settings need `method: lora`, found `method: full`")
         check_epochs(self.keep, self.epochs, "keep")
         return self
+
+    def passed_on(self) -> dict[str, Any]:
+        """Settings that TRL takes as they are: fields whose metadata names its argument, where they are given.
+
+        A new option of this kind is a field and nothing else (docs/extending.md):
+        `json_schema_extra={"trl": "adam_beta2"}`.
+        """
+        arguments = {
+            name: field.json_schema_extra["trl"]
+            for name, field in type(self).model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and "trl" in field.json_schema_extra
+        }
+        given = {str(argument): getattr(self, name) for name, argument in arguments.items()}
+        return {argument: value for argument, value in given.items() if value is not None}
 
     @property
     def adapter(self) -> Lora | None:

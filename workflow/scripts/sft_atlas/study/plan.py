@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sft_atlas import nodes
 from sft_atlas.errors import StudyError
+from sft_atlas.nodes import Key, Node, RunKey
 from sft_atlas.stage import Job, Stage, stages
-from sft_atlas.study import nodes
 from sft_atlas.study.grid import search_facts
 from sft_atlas.study.identity import identity_of, spec_file, spec_hash
 from sft_atlas.study.matrix import Matrix, Run
 from sft_atlas.study.model import Study
-from sft_atlas.study.nodes import Key, Node, RunKey
 
 FILTERS = ("base", "sample", "recipe", "seed", "block", "subset")
 

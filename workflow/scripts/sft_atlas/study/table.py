@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sft_atlas.errors import StudyError
+from sft_atlas.fields import Plain, Strict, Text, data_file, exactly_one, matching
 from sft_atlas.hashing import sha256
 from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.config import Config
-from sft_atlas.study.fields import Plain, Strict, Text, data_file, exactly_one, matching
 from sft_atlas.study.load import load_study, read_yaml, study_path, unknown, validate
 from sft_atlas.study.matrix import Matrix, expand
 from sft_atlas.study.model import Study

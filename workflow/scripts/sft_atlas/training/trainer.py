@@ -154,6 +154,7 @@ def trainer_arguments(
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
+        **recipe.passed_on(),
     )
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sft_atlas.nodes import Base, Tokenizer
 from sft_atlas.stage import Job, Stage
-from sft_atlas.study.nodes import Base, Tokenizer
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.sources import files_of, source_identity
 

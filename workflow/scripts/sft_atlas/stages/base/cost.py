@@ -3,7 +3,7 @@
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import MB, OF_A_JOB, Cost, host_memory, model_files, rate_of
 from sft_atlas.cost.sizes import ModelSize, throughput
-from sft_atlas.study.nodes import Base
+from sft_atlas.nodes import Base
 from sft_atlas.study.plan import Spec
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from sft_atlas.data.kinds import CONSOLIDATED
 from sft_atlas.data.prompt import prompt
-from sft_atlas.data.sources import CONSOLIDATED
 from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, whole, write_json, write_record
 from sft_atlas.stages.base.spec import Identity, Source, Spec

@@ -3,7 +3,7 @@
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import Cost, rows_cost
 from sft_atlas.cost.sizes import SampleSize
-from sft_atlas.study.nodes import Benchmark
+from sft_atlas.nodes import Benchmark
 from sft_atlas.study.plan import Spec
 
 

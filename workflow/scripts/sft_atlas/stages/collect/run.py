@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.analysis import tables
+from sft_atlas.analysis.collected import Found
 from sft_atlas.stage import stages
-from sft_atlas.stages.collect.found import Found
 from sft_atlas.stages.collect.spec import Spec
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from sft_atlas.analysis.collected import Found, Rows, key_of
 from sft_atlas.analysis.columns import COUNT, REAL, TEXT, Column, Table, cell
 from sft_atlas.files import read_json
 from sft_atlas.stage import with_cells
-from sft_atlas.stages.collect.found import Found, Rows, key_of
 from sft_atlas.stages.tokens.tables import lengths
 
 TABLES: dict[str, Table] = {

@@ -2,7 +2,7 @@
 
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import Cost, rows_cost
-from sft_atlas.study.nodes import Sample
+from sft_atlas.nodes import Sample
 from sft_atlas.study.plan import Spec
 
 

@@ -2,8 +2,8 @@
 
 import polars as pl
 
+from sft_atlas.analysis.collected import Found, Rows
 from sft_atlas.analysis.columns import COUNT, REAL, TEXT, Column, Table
-from sft_atlas.stages.collect.found import Found, Rows
 
 TABLES: dict[str, Table] = {
     "contamination": Table(

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from sft_atlas.nodes import Dataset
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of
-from sft_atlas.study.nodes import Dataset
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.sources import files_of, source_identity
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import MB, Cost, host_memory, rate_of
 from sft_atlas.cost.sizes import ModelSize, embedder_size, throughput
-from sft_atlas.study.nodes import Benchmark, Sample
+from sft_atlas.nodes import Benchmark, Sample
 from sft_atlas.study.plan import Spec
 
 

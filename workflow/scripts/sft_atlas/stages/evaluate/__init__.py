@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from sft_atlas.nodes import Benchmark
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of
-from sft_atlas.study.nodes import Benchmark
 from sft_atlas.study.plan import Plan
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import polars as pl
 
+from sft_atlas.analysis.collected import Found, Rows
 from sft_atlas.analysis.columns import COUNT, DESCRIPTION, FLAG, MEASURE, REAL, SCORE, Column, Table, cell
-from sft_atlas.stages.collect.found import Found, Rows
 
 TABLES: dict[str, Table] = {
     "scores": Table(

@@ -6,7 +6,7 @@ from typing import Any
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import BYTES, OF_A_JOB, Cost, Device, placed, rate_of, read_seconds
 from sft_atlas.cost.sizes import BenchmarkSize, ModelSize, throughput
-from sft_atlas.study.nodes import Benchmark
+from sft_atlas.nodes import Benchmark
 from sft_atlas.study.plan import Spec
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import BYTES, OF_A_JOB, Cost, Device, placed, rate_of, read_seconds
 from sft_atlas.cost.sizes import ModelSize, SampleSize, throughput
-from sft_atlas.study.nodes import Base, Tokens
+from sft_atlas.nodes import Base, Tokens
 from sft_atlas.study.plan import Spec
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sft_atlas.nodes import Base
 from sft_atlas.stage import Job, Stage, stages
-from sft_atlas.study.nodes import Base
 from sft_atlas.study.plan import Plan
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sft_atlas.files import epoch_folder, read_json
 from sft_atlas.models.released import has_weights, releases
+from sft_atlas.nodes import Base, RunKey
 from sft_atlas.stage import Job, Stage, stages
-from sft_atlas.study.nodes import Base, RunKey
 from sft_atlas.study.plan import Plan, Spec
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import Cost, host_memory
 from sft_atlas.cost.sizes import throughput
-from sft_atlas.study.nodes import RunKey
+from sft_atlas.nodes import RunKey
 from sft_atlas.study.plan import Spec
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sft_atlas.nodes import Dataset, Sample
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of
-from sft_atlas.study.nodes import Dataset, Sample
 from sft_atlas.study.plan import Plan
 
 

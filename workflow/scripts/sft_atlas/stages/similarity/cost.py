@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import OF_A_JOB, Cost, rows_cost
-from sft_atlas.study.nodes import Sample
+from sft_atlas.nodes import Sample
 from sft_atlas.study.plan import Spec
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from sft_atlas.nodes import Base, Benchmark, Sample, Tokenizer, Tokens
 from sft_atlas.stage import Job, Stage
-from sft_atlas.study.nodes import Base, Benchmark, Sample, Tokenizer, Tokens
 from sft_atlas.study.plan import Plan, Spec
 
 

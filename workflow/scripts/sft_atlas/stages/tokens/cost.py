@@ -3,7 +3,7 @@
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import MB, Cost, host_memory
 from sft_atlas.cost.sizes import SampleSize, throughput
-from sft_atlas.study.nodes import Tokens
+from sft_atlas.nodes import Tokens
 from sft_atlas.study.plan import Spec
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from sft_atlas.analysis.collected import Found, Rows
 from sft_atlas.analysis.columns import COUNT, REAL, TEXT, Column, Table
 from sft_atlas.files import read_json
-from sft_atlas.stages.collect.found import Found, Rows
 
 TABLES: dict[str, Table] = {
     "samples": Table(

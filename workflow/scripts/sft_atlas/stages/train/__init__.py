@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sft_atlas.nodes import Base, RunKey
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of, spec_hash
 from sft_atlas.study.model import Recipe
-from sft_atlas.study.nodes import Base, RunKey
 from sft_atlas.study.plan import Plan
 
 

@@ -16,8 +16,8 @@ from sft_atlas.cost.formulas import (
     read_seconds,
 )
 from sft_atlas.cost.sizes import ModelSize, SampleSize, throughput
+from sft_atlas.nodes import RunKey
 from sft_atlas.study.model import Recipe
-from sft_atlas.study.nodes import RunKey
 from sft_atlas.study.plan import Spec
 from sft_atlas.training.footprint import activation_bytes, state_bytes
 

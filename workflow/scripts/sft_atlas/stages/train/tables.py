@@ -2,9 +2,9 @@
 
 import polars as pl
 
+from sft_atlas.analysis.collected import Found, Rows, key_of
 from sft_atlas.analysis.columns import COUNT, DESCRIPTION, REAL, TEXT, Column, Table
 from sft_atlas.files import read_json
-from sft_atlas.stages.collect.found import Found, Rows, key_of
 
 CURVE_ROWS = 40
 """Rows of table `curves` for one run, at most: what a figure can show, whatever the number of steps."""

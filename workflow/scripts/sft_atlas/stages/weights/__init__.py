@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from sft_atlas.nodes import Base
 from sft_atlas.stage import Job, Stage
-from sft_atlas.study.nodes import Base
 from sft_atlas.study.plan import Plan
 
 

@@ -3,7 +3,7 @@
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import OF_A_JOB, Cost, host_memory, read_seconds
 from sft_atlas.cost.sizes import ModelSize, throughput
-from sft_atlas.study.nodes import RunKey
+from sft_atlas.nodes import RunKey
 from sft_atlas.study.plan import Spec
 
 

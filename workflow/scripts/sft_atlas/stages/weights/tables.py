@@ -2,8 +2,8 @@
 
 import polars as pl
 
+from sft_atlas.analysis.collected import Found, Rows
 from sft_atlas.analysis.columns import CELL, COUNT, DESCRIPTION, REAL, TEXT, Column, Table, cell
-from sft_atlas.stages.collect.found import Found, Rows
 
 TABLES: dict[str, Table] = {
     "layers": Table(

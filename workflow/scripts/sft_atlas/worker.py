@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from sft_atlas.files import cpu_seconds, read_json, write_json
+from sft_atlas.files import cpu_seconds, read_json, results_root, write_json
 from sft_atlas.runtime.processes import process_start
 from sft_atlas.runtime.settings import change, current
 from sft_atlas.stage import stages
@@ -80,8 +81,11 @@ def _hang_up(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_WR)
 
 
-def serve(path: Path, owner: int) -> None:
-    """Import everything once, then fork a child for each request until the owning process is gone."""
+def serve(path: Path, owner: int, run: Callable[[Path], int]) -> None:
+    """Import everything once, then fork a child for each request until the owning process is gone.
+
+    A child calls `run` with the specification of its job, and exits with what it returns.
+    """
     started = time.process_time()
     for module in preloaded():
         importlib.import_module(module)
@@ -102,7 +106,7 @@ def serve(path: Path, owner: int) -> None:
             ready, _, _ = select.select([server, *waiting], [], [], 0.05)
             if server in ready:
                 connection, _ = server.accept()
-                if child := _start(connection, server):
+                if child := _start(connection, server, run):
                     clients[child] = connection
             for child in [child for child, client in clients.items() if client in ready]:
                 # a client sends nothing after its request: it is gone, or was itself asked to stop
@@ -116,7 +120,7 @@ def serve(path: Path, owner: int) -> None:
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _start(connection: socket.socket, server: socket.socket) -> int | None:
+def _start(connection: socket.socket, server: socket.socket, run: Callable[[Path], int]) -> int | None:
     message, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(8))
     if not ancillary:
         # the client was killed before it asked for anything
@@ -141,9 +145,7 @@ def _start(connection: socket.socket, server: socket.socket) -> int | None:
         os.dup2(outputs[1], 2)
         for descriptor in outputs:
             os.close(descriptor)
-        from sft_atlas import job
-
-        status = job.guarded(Path(spec))
+        status = run(Path(spec))
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -153,13 +155,12 @@ def _start(connection: socket.socket, server: socket.socket) -> int | None:
 
 def _load_base(path: Path) -> None:
     """Have the base of a run in memory before the fork; what goes wrong here is the job's own error to report."""
-    from sft_atlas import job
     from sft_atlas.models import device
 
     with contextlib.suppress(Exception):
         spec = read_json(path)
         if spec["stage"] == "train":
-            base = job.results_root(path, spec["output"]) / spec["inputs"]["base"]
+            base = results_root(path, spec["output"]) / spec["inputs"]["base"]
             device.load_for_children(base.with_name("model"))
 
 
@@ -219,7 +220,7 @@ def _launch(path: Path) -> int:
     owner = str(current().worker_owner)
     with path.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sft_atlas.runtime.worker", str(path), owner],
+            [sys.executable, "-m", "sft_atlas.job", "--serve", str(path), owner],
             env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -227,7 +228,3 @@ def _launch(path: Path) -> int:
             start_new_session=True,
         )
     return process.pid
-
-
-if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]))

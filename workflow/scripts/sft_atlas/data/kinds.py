@@ -1,0 +1,6 @@
+"""Kinds of files by their names."""
+
+# what rows are read from
+READABLE = (".jsonl", ".json", ".csv", ".parquet")
+# some hub repositories hold the same weights a second time, in another layout
+CONSOLIDATED = "consolidated*"
