@@ -112,7 +112,7 @@ def _sample(
     perplexity = float(rng.uniform(2, 40))
     about = {"perplexity": perplexity, "perplexity_stderr": 0.1, "perplexity_full": perplexity * 2}
     about |= lengths | {"dataset": plan.matrix.samples[sample].dataset, "size": size, "perplexity_full_stderr": 0.1}
-    for benchmark in plan.benchmarks:
+    for benchmark in plan.study.benchmarks:
         similar = {"similarity": float(rng.uniform(0, 0.3)), "embedding_similarity": float(rng.uniform(0, 0.9))}
         rows["predictors"].append({"base": base, "sample": sample, "benchmark": benchmark} | about | similar)
 
