@@ -20,6 +20,7 @@ from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import Job, name_of, seconds
 from sft_atlas.cluster.status import status_lines
 from sft_atlas.cost.estimates import Estimates
+from sft_atlas.runtime.processes import machine, process_start
 from sft_atlas.study.plan import Plan, Spec
 from sft_atlas.study.table import plan_study
 
@@ -69,7 +70,8 @@ def entered(folder: Path, **changes: object) -> Path:
     own = {
         "host": session.platform.node(),
         "process": os.getpid(),
-        "began": session.began(os.getpid()),
+        "machine": machine(),
+        "began": process_start(os.getpid()),
         "time": time.time(),
     }
     path.write_text(json.dumps(own | changes))
@@ -90,9 +92,10 @@ def test_elapsed_time() -> None:
 def test_a_run_on_this_host_lives_as_long_as_its_process(folder: Path) -> None:
     path = entered(folder)
     assert session.found(folder) == ([path], [])
-    # the number was given to another process since
-    path = entered(folder, began="boot/1")
-    assert session.found(folder) == ([], [path])
+    # the number was given to another process since, in this start of the machine or in another one
+    for another in ({"began": 1.0}, {"began": "boot/1"}, {"machine": "another start"}):
+        path = entered(folder, **another)
+        assert session.found(folder) == ([], [path])
 
 
 def test_a_run_on_another_host_lives_as_long_as_its_file_is_touched(folder: Path) -> None:
@@ -118,7 +121,7 @@ def test_the_lock_of_a_dead_run_is_removed_and_that_of_a_living_one_stays(folder
     assert lock.exists() and "another run is at work" in said[0]
     for path in (folder / session.FOLDER).glob("run-*"):
         path.unlink()
-    entered(folder, began="boot/1")
+    entered(folder, began=1.0)
     session.begin(said.append)
     assert not lock.exists() and "is removed" in said[-1]
 
@@ -128,7 +131,7 @@ def test_the_lock_of_a_dead_run_is_removed_once_nobody_else_lives(folder: Path) 
     lock = folder / session.LOCKS / "0.output.lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
-    dead = entered(folder, began="boot/1").rename(folder / session.FOLDER / "run-dead.json")
+    dead = entered(folder, began=1.0).rename(folder / session.FOLDER / "run-dead.json")
     living = entered(folder)
     session.begin(said.append)
     assert lock.exists() and dead.exists()

@@ -198,7 +198,7 @@ def test_hashes_do_not_depend_on_the_process(planned: Plan, study: Path) -> None
     )
     path = write_study(study)
     root = Path(__file__).resolve().parents[2]
-    seeded = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
+    seeded = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], env=seeded, capture_output=True, text=True, check=True
     )

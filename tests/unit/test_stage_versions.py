@@ -27,7 +27,7 @@ from sft_atlas.code import PACKAGE, code_of
 from sft_atlas.fields import Strict
 from sft_atlas.micro import config
 from sft_atlas.stage import stages
-from sft_atlas.study import analyses, measures, model
+from sft_atlas.study import measures, model
 
 RECORD = Path(__file__).with_name("stage_sources.json")
 # Where files lie, how they are fetched, hashed and recorded, how specifications are read and faults reported, and what
@@ -141,7 +141,7 @@ def declarations(kind: type[Strict] = Strict) -> Iterator[type[Strict]]:
 
 def test_no_default_can_change_behind_an_identity() -> None:
     """An identity says every value of a declaration that it is made from, but for those recorded here."""
-    assert {model.Recipe, measures.Evaluation, config.MicroBase, analyses.AnalysisOptions} <= set(declarations())
+    assert {model.Recipe, model.Template, measures.Evaluation, config.MicroBase} <= set(declarations())
     later = {
         f"{declared.__module__}.{declared.__name__}": {
             name: field.get_default(call_default_factory=True)

@@ -55,6 +55,14 @@ def test_many_processes_take_turns(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "lease").iterdir()] == ["000040.json"]
 
 
+def test_who_overlooked_an_owner_does_not_own(tmp_path: Path) -> None:
+    """A folder is not listed at once: between one owner and the next, none may be seen."""
+    place = tmp_path / "lease"
+    write_json(place / "000002.json", module.identity())
+    assert module._take(place, None, module.identity()) is None
+    assert [file.name for file in place.iterdir()] == ["000002.json"]
+
+
 def test_a_dead_owner_of_this_machine_is_succeeded_at_once(tmp_path: Path) -> None:
     process = start(tmp_path, 60)
     process.kill()

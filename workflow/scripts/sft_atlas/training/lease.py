@@ -146,7 +146,7 @@ def _free(holder: Path, me: dict[str, Any]) -> bool:
 
 
 def _take(place: Path, holder: Path | None, me: dict[str, Any]) -> Path | None:
-    """Make the file with the next number; None if another process was faster."""
+    """Make the file with the next number; None if another process was faster, or has a higher one."""
     number = int(holder.stem) + 1 if holder else 1
     target = place / f"{number:06d}.json"
     draft = place / f".{uuid.uuid4().hex}.draft"
@@ -159,6 +159,10 @@ def _take(place: Path, holder: Path | None, me: dict[str, Any]) -> Path | None:
             return None
     finally:
         draft.unlink()
+    # a folder that changes while it is listed may have hidden both the last owner's file and the next one's
+    if newest(place) != target:
+        target.unlink(missing_ok=True)
+        return None
     for file in place.glob("*.json"):
         if file.stem.isdigit() and int(file.stem) < number:
             file.unlink(missing_ok=True)
