@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sft_atlas.study.load import MAX_BYTES, StudyError, check_device, load_config, load_study, read_yaml, study_path
+from sft_atlas.study.table import plan_study
 from tests.unit.helpers import STUDY, plan_of, write_study
 
 MAIN = 'main: {bases: "*", samples: "*-40", recipes: full}'
@@ -41,6 +42,37 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         MAIN.replace("recipes: full", "recipe: full"),
         "blocks.main.recipe",
         ["'recipes'"],
+    ),
+    # entries that are called like a key
+    "recipe that is called lora": (
+        "lora: {method: lora, learning_rate",
+        "lora: {method: lora, learnin_rate",
+        "recipes.lora.learnin_rate",
+        ["'learnin_rate'", "expected one of: batch_size", "did you mean 'learning_rate'?"],
+    ),
+    "block that is called seeds": (
+        MAIN,
+        'seeds: {base: "*", samples: "*-40", recipes: full}',
+        "blocks.seeds.base",
+        ["expected one of: bases", "did you mean 'bases'?"],
+    ),
+    "base that is called micro": (
+        "  reader:\n    " + READER,
+        "  micro:\n    micro: {sed: 2}",
+        "bases.micro.micro.sed",
+        ["expected one of: architecture", "did you mean 'seed'?"],
+    ),
+    "dataset that is called columns": (
+        CHATS,
+        CHATS.replace("chats: {path", "columns: {pth"),
+        "datasets.columns.pth",
+        ["'path'"],
+    ),
+    "list of numbers that is called recipes": (
+        MAIN,
+        MAIN.replace("main", "recipes").replace("bases", "bsaes"),
+        "blocks.recipes.bsaes",
+        ["'bases'"],
     ),
     # missing keys
     "section mistyped": ("\nbenchmarks:", "\nbenchmarkz:", "benchmarkz", ["did you mean 'benchmarks'?"]),
@@ -147,8 +179,12 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         ", line 23",
         ["'seeds' stands twice"],
     ),
-    "alias": (READER, "micro: &a {seed: 2}\n    family: *a", ", line 8", ["aliases"]),
-    "merge key": (READER, "<<: {family: x}", "bases.reader.<<", ["unknown key"]),
+    "alias of nothing": (READER, "micro: {seed: 2}\n    family: *a", ", line 8", ["undefined alias 'a'"]),
+    "alias of the wrong kind": (READER, "micro: &a {seed: 2}\n    family: *a", "bases.reader.family", ["string"]),
+    "alias inside itself": (READER, "micro: &a {seed: *a}", ", line 7", ["alias *a stands inside"]),
+    "merge of a list of numbers": (READER, "<<: [1]", ", line 7", ["mapping"]),
+    "merge that brings an unknown key": (READER, "<<: {famly: x}", "bases.reader.famly", ["'family'"]),
+    "key twice beside a merge": (READER, f"<<: {{family: x}}\n    {READER}\n    {READER}", ", line 9", ["twice"]),
     "tag that runs code": ("title: a", "title: !!python/object/apply:os.mkdir [ran] #", ", line 1", ["tags"]),
     "tag with nonsense": ("title: a", "title: !!timestamp a", ", line 1", ["tags"]),
     "tag of a boolean": ("title: a", "title: !!bool a", ", line 1", ["tags"]),
@@ -417,6 +453,12 @@ def test_every_mistake_has_its_own_line(tmp_path: Path) -> None:
     }
 
 
+def laughs(depth: int, pair: str) -> bytes:
+    """Some hundred bytes of YAML that stand for 2 ** depth entries."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {pair.format(f'*a{n - 1}')}" for n in range(1, depth))]
+    return "\n".join(lines).encode()
+
+
 UNREADABLE = {
     "missing": (None, "cannot be read (No such file or directory)"),
     "empty": (b"", "found None"),
@@ -428,7 +470,10 @@ UNREADABLE = {
     "control character": (b"title: \x01", "not valid YAML"),
     "nested too deeply": (b"title: " + b"[" * 100_000, "nested too deeply"),
     "too large": (b"#" * (MAX_BYTES + 1), f"{MAX_BYTES + 1} bytes"),
-    "laughs": (b"a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases"),
+    "laughs": (laughs(30, "[{0}, {0}]"), f"more than {MAX_BYTES} characters"),
+    "laughs in mappings": (laughs(30, "{{x: {0}, y: {0}}}"), f"more than {MAX_BYTES} characters"),
+    "laughs by merging": (laughs(30, "{{<<: [{0}, {0}]}}"), f"more than {MAX_BYTES} characters"),
+    "one long text, often": (b"a: &a " + b"x" * 100_000 + b"\nb: [" + b"*a, " * 100 + b"]\n", "written out"),
 }
 
 
@@ -440,6 +485,53 @@ def test_an_unreadable_study_is_refused(written: bytes | None, said: str, tmp_pa
     lines = refusal(path)
     assert len(lines) == 1
     assert said in lines[0]
+
+
+def test_anchors_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "shared.yaml"
+    path.write_text(
+        "common: &common {a: 1, b: &b [x, 2], name: &name 7}\n"
+        "own: {<<: *common, a: 3}\n"
+        "two: {<<: [{a: 5, c: 6}, *common]}\n"
+        "deep: {<<: {<<: *common, b: 0}, a: 9}\n"
+        "again: *b\n"
+        "*name : *name\n"
+        '"<<": text\n'
+    )
+    common = {"a": 1, "b": ["x", 2], "name": 7}
+    assert read_yaml(path) == {
+        "common": common,
+        "own": common | {"a": 3},
+        "two": common | {"a": 5, "c": 6},
+        "deep": common | {"b": 0, "a": 9},
+        "again": ["x", 2],
+        "7": 7,
+        "<<": "text",
+    }
+
+
+def test_a_study_with_anchors_has_the_identities_of_the_same_study_without(tmp_path: Path) -> None:
+    plain = plan_of(write_study(tmp_path))
+    edits = [
+        ("micro: {architecture: llama, mixture:", "micro: {architecture: &a llama, mixture: &m"),
+        (
+            "    micro: {architecture: qwen3, seed: 2, steps: 60}",
+            "    micro: {architecture: qwen3, seed: 2, steps: &n 60}",
+        ),
+        ("{topic: math, items: 20}", "{topic: math, items: 20}, expected_items: *n"),
+        ("  math: {micro: {topic: math, rows: 60}}", "  math: {micro: &rows {topic: math, rows: 60}}"),
+        ("  knowledge: {micro: {topic: knowledge, rows: 60}}", "  knowledge: {micro: {<<: *rows, topic: knowledge}}"),
+    ]
+    assert plan_of(write_study(tmp_path, *edits)).specs == plain.specs
+
+
+def test_a_table_beside_a_matrix_is_one_line(tmp_path: Path) -> None:
+    path = write_study(tmp_path, ("title: a study that is right", "table: {path: scores.csv}"))
+    with pytest.raises(StudyError) as raised:
+        plan_study(path, tmp_path)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"{path}: table: ")
+    assert "datasets, samples, recipes, blocks" in line and "drop `table`" in line
 
 
 EXTENSIONS = {

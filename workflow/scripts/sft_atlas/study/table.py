@@ -179,6 +179,7 @@ def plan_study(path: Path, root: Path) -> Plan:
     if not isinstance(declared, dict) or "table" not in declared:
         study = load_study(path)
         return build_plan(study, expand(study, path), path.stem)
+    _refuse_both(declared, path)
     table = validate(TableStudy, declared, path)
     _refuse_absent(table, path)
     matrix = None
@@ -209,6 +210,15 @@ def plan_study(path: Path, root: Path) -> Plan:
         shown = {"bases": matrix.study.bases, "datasets": matrix.study.datasets}
         plain = plain.model_copy(update=shown)
     return replace(TablePlan(plain, Matrix({}, {}, {}), path.stem, table=table, declared=matrix))
+
+
+def _refuse_both(declared: dict[str, Any], path: Path) -> None:
+    """Say in one line that a matrix and a table do not go together; key by key it would take one for each entry."""
+    if found := [key for key in ("datasets", "samples", "recipes", "blocks") if key in declared]:
+        raise StudyError(
+            f"{path}: table: a study has a matrix or a table of scores, and this one has {', '.join(found)} too; drop "
+            "`table`, or put it into a study of its own, whose `matrix:` may name this one"
+        )
 
 
 def _refuse_absent(table: TableStudy, path: Path) -> None:
