@@ -88,7 +88,8 @@ def _benchmark_spec(name: str, declared: Benchmark) -> Spec:
     sources = (*_sources(declared), *([declared.shots_path] if declared.shots_path else []))
     spec = _manifest("benchmark", f"benchmarks/{name}", identity, sources=sources)
     # no part of what is prepared, but the job can tell whether there are as many worked examples
-    return replace(spec, labels={"shots": max(declared.shots)}) if any(declared.shots) else spec
+    kept = declared.model_dump(include={"own_example"}, exclude_defaults=True)
+    return replace(spec, labels={"shots": max(declared.shots)} | kept) if any(declared.shots) else spec
 
 
 def _plan_base(plan: Plan, name: str, declared: Base) -> None:
@@ -212,8 +213,10 @@ def check_examples(plan: Plan, results: Path) -> None:
         StudyError: names the benchmark and how many there are.
     """
     for name, spec in plan.benchmarks.items():
-        asked, manifest = max(plan.study.benchmarks[name].shots), results / spec.output
-        if asked and manifest.is_file():
+        declared, manifest = plan.study.benchmarks[name], results / spec.output
+        asked = max(declared.shots)
+        # what was prepared counts each item's examples without itself
+        if asked and declared.own_example == "exclude" and manifest.is_file():
             # manifests of earlier versions do not say
             found = read_json(manifest).get("worked_examples", asked)
             if asked > found:
@@ -245,6 +248,7 @@ def _score_spec(plan: Plan, folder: str, model: Spec, epochs: list[int], base: S
             name: {
                 "items": spec.hash,
                 **study.benchmarks[name].model_dump(include={"shots", "max_tokens", "stop"}),
+                **study.benchmarks[name].model_dump(include={"own_example"}, exclude_defaults=True),
             }
             for name, spec in plan.benchmarks.items()
         },

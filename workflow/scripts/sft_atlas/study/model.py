@@ -293,6 +293,11 @@ class Benchmark(Strict):
         default=None, description="File the worked examples come from, in the same format."
     )
     shots_hub: Hub | None = Field(default=None, description="Hub files the worked examples come from instead.")
+    own_example: Literal["exclude", "keep"] = Field(
+        default="exclude",
+        description="An item that is among its own worked examples: the next example is taken; or it stays, as in some "
+        "published definitions, is flagged, and the score of the others stands beside the whole.",
+    )
     limit: int | None = Field(default=None, ge=1, description="Use the first so many items; none: all.")
     max_tokens: int = Field(default=32, ge=1, le=32768, description="Generation stops after this many tokens.")
     stop: list[Text] = Field(default=["\n"], description="Generation stops at any of these texts.")

@@ -146,7 +146,8 @@ def _run(
         before = base_items.get((cell["base"], row["benchmark"], row["shots"]))
         gain = None if before is None else paired_gain(before, pl.read_parquet(items))
         if gain:
-            matched = cell["dataset"] in identity["matches"][row["benchmark"]]
+            # `A/B` is a part of A
+            matched = cell["dataset"] in identity["matches"][row["benchmark"].partition("/")[0]]
             gathered["gains"].append({**key, **row, **gain, "matched": matched})
 
 
