@@ -12,6 +12,7 @@ from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.cost.estimates import Prices
 from sft_atlas.cost.summary import disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import check_examples
+from sft_atlas.study.checks import check_places
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import StudyError, check_device, load_config, study_path
@@ -27,6 +28,7 @@ JOB = "python -m sft_atlas.job {params.spec} > {log} 2>&1"
 
 try:
     CONFIG = load_config(config)
+    check_places(CONFIG, ROOT)
     STUDY_FILE = study_path(CONFIG, ROOT)
     FULL_PLAN = plan_study(STUDY_FILE, ROOT)
     STUDY = FULL_PLAN.study

@@ -202,7 +202,9 @@ def test_hashes_do_not_depend_on_the_process(planned: Plan, study: Path) -> None
 
 
 def test_a_new_base_leaves_the_others_as_they_are(study: Path, planned: Plan) -> None:
-    other = plan_of(write_study(study, ("  reader:\n", "  newcomer:\n    micro: {seed: 9}\n  reader:\n")))
+    other = plan_of(
+        write_study(study, ("  reader:\n", "  newcomer:\n    micro: {seed: 9, positions: 2048}\n  reader:\n"))
+    )
     assert set(planned.specs) < set(other.specs)
     assert {spec.identity.get("run", "newcomer") for path, spec in other.specs.items() if path not in planned.specs} & {
         run_id(planned)

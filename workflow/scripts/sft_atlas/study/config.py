@@ -1,10 +1,16 @@
 """The model of config.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sft_atlas.study.fields import Folder
+from sft_atlas.study.fields import Folder, matching
+
+# both are shell text in the end
+Image = Annotated[
+    str, matching(r"([a-z]+://)?[\w./:@+~-]*", "a .sif file or the address of an image, without spaces or quotes")
+]
+NodeFolder = Annotated[str, matching(r"[/$][^\n]*", "an absolute path; it may begin with a variable, as $TMPDIR does")]
 
 
 class Config(BaseModel):
@@ -35,10 +41,10 @@ class Config(BaseModel):
     gpu_memory_gb: float = Field(
         default=141, gt=0, le=10_000, description="Memory of one GPU; a run that needs more gets several."
     )
-    container: str = Field(
+    container: Image = Field(
         default="", description="Image for `--sdm apptainer`: a .sif file, or docker://…; see envs/sft-atlas.def."
     )
-    scratch: str | None = Field(
+    scratch: NodeFolder | None = Field(
         default=None,
         description="A compute node's own disk for temporary files and caches: an absolute path, whose variables are "
         "the node's.",

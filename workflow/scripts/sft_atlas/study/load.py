@@ -149,7 +149,7 @@ def load_study(path: Path) -> Study:
     study = validate(Study, _without_grids(_declared(path, ()), path), path)
     problems = [
         f"{section}: {_shown(name)} is no valid name; use letters, digits and . _ - + (at most 64)"
-        for section in ("bases", "datasets", "recipes", "blocks", "benchmarks")
+        for section in ("bases", "datasets", "recipes", "blocks", "subsets", "benchmarks")
         for name in getattr(study, section)
         if not NAME.fullmatch(name)
     ]

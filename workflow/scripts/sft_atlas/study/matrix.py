@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from sft_atlas.study.checks import check_study
 from sft_atlas.study.load import StudyError, unknown
 from sft_atlas.study.model import DATASET_PLACEHOLDER, NAME, Block, Cells, Match, Sample, Study
 
@@ -108,7 +109,9 @@ def expand(study: Study, path: Path) -> Matrix:
         if len(absent) == len(everything):
             raise StudyError(f"{where}: no cell is left; every one is excepted")
         subsets[name] = set(everything) - absent
-    return Matrix(samples, dict(sorted(runs.items())), missing, subsets)
+    matrix = Matrix(samples, dict(sorted(runs.items())), missing, subsets)
+    check_study(study, matrix, path)
+    return matrix
 
 
 def select(patterns: Sequence[str], names: Iterable[str], kind: str, where: str) -> list[str]:

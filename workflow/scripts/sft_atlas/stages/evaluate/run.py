@@ -106,6 +106,8 @@ def _score(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     limit = min(settings["max_length"], getattr(model.config, "max_position_embeddings", settings["max_length"]))
+    if limit < settings["max_length"]:
+        print(f"evaluation.max_length is {settings['max_length']}, the model has {limit} positions: cut at {limit}")
     language_model = HFLM(
         pretrained=model.eval(),
         tokenizer=tokenizer,
