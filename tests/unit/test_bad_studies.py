@@ -760,6 +760,45 @@ def test_an_unknown_study_is_refused(study: str, said: str, tmp_path: Path, monk
     assert said in str(raised.value)
 
 
+ONLY = {
+    "unknown base": (
+        "base=raeder",
+        "base: unknown base 'raeder'; expected one of: calculator, fetched, reader; did you",
+    ),
+    "unknown block": (
+        "block=mixture",
+        "block: unknown block 'mixture'; expected one of: main, mixtures, schedules; did",
+    ),
+    "unknown seed": ("seed=7", "seed: unknown seed '7'; expected one of: 0, 1"),
+    "pattern of nothing": ("base=calculator,recipe=f*x", "recipe: unknown recipe 'f*x'; expected one of: decay, full"),
+    "no subset": ("subset=half", "subset: unknown subset 'half'; expected one of: none declared"),
+    "unknown key": ("bases=reader", "unknown key 'bases'; expected one of: base, block, recipe, sample, seed, subset"),
+    "no key": (
+        "reader",
+        "found 'reader'; expected KEY=PATTERN, KEY one of base, sample, recipe, seed, block, subset, as",
+    ),
+    "nothing together": (
+        "base=fetched,recipe=lora",
+        "'base=fetched,recipe=lora' leaves no cell of the study: each part",
+    ),
+}
+
+
+@pytest.mark.parametrize(("only", "said"), ONLY.values(), ids=ONLY)
+def test_a_filter_that_leaves_nothing_names_what_there_is(only: str, said: str, tmp_path: Path) -> None:
+    plan = plan_of(write_study(tmp_path))
+    with pytest.raises(StudyError) as raised:
+        plan.narrowed(only)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"config.yaml: only: {said}")
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_an_empty_filter_leaves_everything(nothing: str | None, tmp_path: Path) -> None:
+    plan = plan_of(write_study(tmp_path))
+    assert plan.narrowed(load_config({"only": nothing}).only) is plan
+
+
 def test_known_studies_are_found(tmp_path: Path) -> None:
     path = tmp_path / "studies/micro.yaml"
     path.parent.mkdir()

@@ -10,10 +10,12 @@ from sft_atlas.cluster.queue import QueueError
 from sft_atlas.cluster.recover import recover_lines
 from sft_atlas.cluster.status import status_lines
 from sft_atlas.commands import prune, verify
+from sft_atlas.commands.places import declared_config, enter, project_root
 from sft_atlas.commands.why import Reasons
 from sft_atlas.cost.estimates import Prices
+from sft_atlas.study.checks import check_places
 from sft_atlas.study.config import Config
-from sft_atlas.study.load import StudyError, load_config, read_yaml, study_path
+from sft_atlas.study.load import StudyError, load_config, study_path
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 
@@ -22,33 +24,50 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; a study that cannot be read is one line on stderr and status 1."""
     parser = argparse.ArgumentParser(prog="sft-atlas", description="Questions about a study that no file answers.")
     commands = parser.add_subparsers(dest="command", required=True)
-    cells = commands.add_parser("cells", help="list every cell of a study with its blocks and its files")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--directory", "-d", help="the folder of the run, as Snakemake's --directory; default: here")
+    cells = commands.add_parser(
+        "cells", parents=[where], help="list every cell of a study with its blocks and its files"
+    )
     cells.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     cells.set_defaults(run=cells_command)
-    why = commands.add_parser("why", help="say why a result would be made again, down to the field that changed")
+    why = commands.add_parser(
+        "why", parents=[where], help="say why a result would be made again, down to the field that changed"
+    )
     why.add_argument("target", help="a path below the results folder, or one of all, collect, analyse, report")
     why.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     why.set_defaults(run=why_command)
-    status = commands.add_parser("status", help="say where a study stands: what is done, runs, waits, failed and why")
+    status = commands.add_parser(
+        "status", parents=[where], help="say where a study stands: what is done, runs, waits, failed and why"
+    )
     status.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     status.set_defaults(run=status_command)
-    used = commands.add_parser("efficiency", help="compare what jobs asked for with what they used, by stage")
+    used = commands.add_parser(
+        "efficiency", parents=[where], help="compare what jobs asked for with what they used, by stage"
+    )
     used.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     used.set_defaults(run=efficiency_command)
-    recover = commands.add_parser("recover", help="show what a killed run has left in SLURM, and remove its lock")
+    recover = commands.add_parser(
+        "recover", parents=[where], help="show what a killed run has left in SLURM, and remove its lock"
+    )
     recover.add_argument("--study", help="not needed: all studies of a folder share its jobs")
     recover.add_argument("--cancel", action="store_true", help="cancel its jobs and wait for their end")
     recover.add_argument("--wait", action="store_true", help="wait for the end of its jobs")
     recover.set_defaults(run=recover_command)
-    check = commands.add_parser("verify", help="recompute the hashes of finished results; status 1 if any differs")
+    check = commands.add_parser(
+        "verify", parents=[where], help="recompute the hashes of finished results; status 1 if any differs"
+    )
     check.add_argument("paths", nargs="*", metavar="PATH", help="files or folders below the results; default: all")
     check.set_defaults(run=verify.command)
-    spare = commands.add_parser("prune", help="list results that no study file refers to; with --yes, delete them")
+    spare = commands.add_parser(
+        "prune", parents=[where], help="list results that no study file refers to; with --yes, delete them"
+    )
     spare.add_argument("studies", nargs="*", metavar="STUDY", help="further studies to keep: names, or paths")
     spare.add_argument("--yes", action="store_true", help="delete what is listed")
     spare.set_defaults(run=prune.command)
     options = parser.parse_args(arguments)
     try:
+        enter(options.directory)
         done = int(options.run(options))
         sys.stdout.flush()
     except (StudyError, QueueError) as error:
@@ -99,26 +118,26 @@ def _priced(study: str | None) -> tuple[Plan, Prices]:
     return plan, Prices(plan, *places, gpu_memory_gb=config.gpu_memory_gb, max_runtime=config.max_runtime)
 
 
-def planned(study: str | None, folder: Path = Path()) -> tuple[str, Plan]:
+def planned(study: str | None) -> tuple[str, Plan]:
     """The results folder and the plan of a study, read as the workflow reads them.
 
     Raises:
         StudyError: config.yaml or the study file cannot be used.
     """
-    config, plan = configured(study, folder)
+    config, plan = configured(study)
     return config.results, plan
 
 
-def configured(study: str | None, folder: Path = Path()) -> tuple[Config, Plan]:
+def configured(study: str | None) -> tuple[Config, Plan]:
     """The configuration and the plan of a study, read as the workflow reads them.
 
     Raises:
         StudyError: config.yaml or the study file cannot be used.
     """
-    declared = read_yaml(folder / "config.yaml") or {}
-    config = load_config(declared | ({"study": study} if study else {}))
-    path = study_path(config, folder)
-    return config, plan_study(path, folder).narrowed(config.only)
+    root = project_root()
+    config = load_config(declared_config() | ({"study": study} if study else {}))
+    check_places(config, root)
+    return config, plan_study(study_path(config, root), root).narrowed(config.only)
 
 
 def cell_lines(plan: Plan, results: Path) -> list[str]:

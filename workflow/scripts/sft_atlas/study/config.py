@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sft_atlas.study.fields import Folder, matching
 
@@ -10,6 +10,8 @@ from sft_atlas.study.fields import Folder, matching
 Image = Annotated[
     str, matching(r"([a-z]+://)?[\w./:@+~-]*", "a .sif file or the address of an image, without spaces or quotes")
 ]
+# `--config only=` is nothing, which Snakemake reads as null
+Only = Annotated[str, BeforeValidator(lambda value: "" if value is None else value, json_schema_input_type=str)]
 NodeFolder = Annotated[str, matching(r"[/$][^\n]*", "an absolute path; it may begin with a variable, as $TMPDIR does")]
 
 
@@ -59,7 +61,7 @@ class Config(BaseModel):
         description="Minutes of the longest job that the cluster grants; longer ones go on in their next attempt.",
     )
     check_disk: bool = Field(default=True, description="Refuse to start a run that writes more than the disk holds.")
-    only: str = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")
+    only: Only = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")
     share_imports: bool = Field(
         default=True, description="Local runs: jobs are forked from one process that has imported the libraries."
     )

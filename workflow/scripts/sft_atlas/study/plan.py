@@ -15,6 +15,7 @@ from sft_atlas.study.identity import STAGE_VERSIONS, spec_file, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import Matrix, Run, RunKey
 from sft_atlas.study.model import Study
+from sft_atlas.study.only import patterns
 
 
 @dataclass(frozen=True)
@@ -154,14 +155,8 @@ class Plan:
         if not only:
             return self
         keys = ("base", "sample", "recipe", "seed", "block", "subset")
-        wanted: dict[str, list[str]] = {}
-        for part in only.split(","):
-            key, equals, pattern = part.strip().partition("=")
-            if key not in keys or not equals or not pattern:
-                raise StudyError(
-                    f"config.yaml: only: found {part!r}; expected KEY=PATTERN, KEY one of {', '.join(keys)}"
-                )
-            wanted.setdefault(key, []).append(pattern)
+        own = {key: [str(getattr(run, key)) for run in self.matrix.runs] for key in keys[:4]}
+        wanted = patterns(only, own | {"block": self.study.blocks, "subset": self.matrix.subsets})
 
         def meant(run: Run, *unknown: str) -> bool:
             names = {key: [str(getattr(run.key, key))] for key in keys[:4]}
@@ -180,7 +175,10 @@ class Plan:
             cell: why for cell, why in self.matrix.missing.items() if meant(Run(cell[0], {cell[1]: []}), "block")
         }
         if not runs:
-            raise StudyError(f"config.yaml: only: {only!r} leaves no cell of the study")
+            raise StudyError(
+                f"config.yaml: only: {only!r} leaves no cell of the study: each part is in it, but not all in one "
+                "cell; drop one of them (`sft-atlas cells` lists what goes together)"
+            )
         bases, samples = {key.base for key in runs}, {key.sample for key in runs}
         matrix = replace(self.matrix, runs=runs, missing=missing)
         cells = self.matrix.checkpoints
