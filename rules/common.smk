@@ -235,6 +235,8 @@ def check_retries(jobs):
 
 
 onstart:
+    if workflow.is_main_process:
+        check_revisions(workflow.dag.needrun_jobs())
     if CONFIG.check_disk and workflow.is_main_process:
         check_disk(workflow.dag.needrun_jobs())
     if workflow.is_main_process and not workflow.local_exec:

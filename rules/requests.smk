@@ -1,4 +1,6 @@
 # What the command line asks for, and where, is looked at once before jobs are sought: a mistake is one line.
+from sft_atlas.study.identity import STAGE_VERSIONS
+from sft_atlas.study.moving import moving, refuse_moving
 from sft_atlas.study.targets import mistaken_target
 
 
@@ -15,6 +17,20 @@ def refuse_mistakes():
         end(mistake)
 
 
+def check_revisions(jobs):
+    """Refuse jobs whose results stay on the disk for long if a source of the study can move under them.
+
+    Raises:
+        WorkflowError: names the sources and what to do.
+    """
+    outputs = {path.removeprefix(f"{CONFIG.results}/") for job in jobs for path in map(str, job.output)}
+    if any(SPECS[output].stage in STAGE_VERSIONS for output in outputs & SPECS.keys()):
+        try:
+            refuse_moving(PLAN)
+        except StudyError as error:
+            raise WorkflowError(str(error))
+
+
 def end(text):
     tell(f"error: {text}")
     sys.exit(1)
@@ -25,6 +41,9 @@ if workflow.is_main_process:
 
     def prepare_dag(*arguments, **options):
         refuse_mistakes()
+        moves = None if STUDY.allow_moving or not workflow.dryrun else moving(PLAN)
+        if moves:
+            tell(f"warning: {moves}")
         return find_jobs(*arguments, **options)
 
     workflow._prepare_dag = prepare_dag

@@ -9,15 +9,12 @@ from sft_atlas.cluster.efficiency import efficiency_lines
 from sft_atlas.cluster.queue import QueueError
 from sft_atlas.cluster.recover import recover_lines
 from sft_atlas.cluster.status import status_lines
-from sft_atlas.commands import prune, verify
-from sft_atlas.commands.places import declared_config, enter, project_root
+from sft_atlas.commands import pin, preflight, prune, verify
+from sft_atlas.commands.places import configured, enter, planned
 from sft_atlas.commands.why import Reasons
 from sft_atlas.cost.estimates import Prices
-from sft_atlas.study.checks import check_places
-from sft_atlas.study.config import Config
-from sft_atlas.study.load import StudyError, load_config, study_path
+from sft_atlas.study.load import StudyError
 from sft_atlas.study.plan import Plan
-from sft_atlas.study.table import plan_study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,6 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
     recover.add_argument("--cancel", action="store_true", help="cancel its jobs and wait for their end")
     recover.add_argument("--wait", action="store_true", help="wait for the end of its jobs")
     recover.set_defaults(run=recover_command)
+    ask = commands.add_parser(
+        "preflight", parents=[where], help="ask the hub and the site whether all that the study names is there"
+    )
+    ask.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    ask.add_argument("--profile", help="profile whose partitions and account are looked up; default: profiles/default")
+    ask.set_defaults(run=preflight.command)
+    pinned = commands.add_parser("pin", parents=[where], help="write the commits behind branches into the study file")
+    pinned.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    pinned.set_defaults(run=pin.command)
     check = commands.add_parser(
         "verify", parents=[where], help="recompute the hashes of finished results; status 1 if any differs"
     )
@@ -116,28 +122,6 @@ def _priced(study: str | None) -> tuple[Plan, Prices]:
     config, plan = configured(study)
     places = (Path(config.results), config.device, config.micro_batch_size)
     return plan, Prices(plan, *places, gpu_memory_gb=config.gpu_memory_gb, max_runtime=config.max_runtime)
-
-
-def planned(study: str | None) -> tuple[str, Plan]:
-    """The results folder and the plan of a study, read as the workflow reads them.
-
-    Raises:
-        StudyError: config.yaml or the study file cannot be used.
-    """
-    config, plan = configured(study)
-    return config.results, plan
-
-
-def configured(study: str | None) -> tuple[Config, Plan]:
-    """The configuration and the plan of a study, read as the workflow reads them.
-
-    Raises:
-        StudyError: config.yaml or the study file cannot be used.
-    """
-    root = project_root()
-    config = load_config(declared_config() | ({"study": study} if study else {}))
-    check_places(config, root)
-    return config, plan_study(study_path(config, root), root).narrowed(config.only)
 
 
 def cell_lines(plan: Plan, results: Path) -> list[str]:

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import sft_atlas
-from sft_atlas.study.load import StudyError, read_yaml
+from sft_atlas.study.checks import check_places
+from sft_atlas.study.config import Config
+from sft_atlas.study.load import StudyError, load_config, read_yaml, study_path
+from sft_atlas.study.plan import Plan
+from sft_atlas.study.table import plan_study
 
 PACKAGE = "workflow/scripts/sft_atlas"
 
@@ -60,3 +64,25 @@ def declared_config() -> dict[str, Any]:
     if not isinstance(declared, dict):
         raise StudyError(f"{path}: expected a mapping of keys; found {declared!r:.80}")
     return declared
+
+
+def planned(study: str | None) -> tuple[str, Plan]:
+    """The results folder and the plan of a study, read as the workflow reads them.
+
+    Raises:
+        StudyError: config.yaml or the study file cannot be used.
+    """
+    config, plan = configured(study)
+    return config.results, plan
+
+
+def configured(study: str | None) -> tuple[Config, Plan]:
+    """The configuration and the plan of a study, read as the workflow reads them.
+
+    Raises:
+        StudyError: config.yaml or the study file cannot be used.
+    """
+    root = project_root()
+    config = load_config(declared_config() | ({"study": study} if study else {}))
+    check_places(config, root)
+    return config, plan_study(study_path(config, root), root).narrowed(config.only)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,6 +41,11 @@ def canonical(value: Any) -> str:
 def digest(value: Any, digits: int = 8) -> str:
     """The first hex digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:digits]
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a whole commit. A short one may become ambiguous, and may be the name of a branch."""
+    return re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -113,8 +113,21 @@ def read_yaml(path: Path) -> Any:
             raise
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"{path}: cannot be read ({reason}); give the path of a YAML file") from None
+    return _parsed(text, path, yaml.load)
+
+
+def compose_yaml(text: str, path: Path) -> Any:
+    """The nodes of a YAML text, with their places in it.
+
+    Raises:
+        StudyError: it is not YAML; names the file and the line.
+    """
+    return _parsed(text, path, yaml.compose)
+
+
+def _parsed(text: str, path: Path, read: Callable[..., Any]) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return read(text, Loader=_Loader)
     except RecursionError:
         raise StudyError(f"{path}: nested too deeply to be a study") from None
     except yaml.MarkedYAMLError as error:

@@ -342,6 +342,11 @@ class Study(Strict):
         description="Training settings by name. A setting may list values if the name holds it: "
         '`"full-lr{learning_rate}": {learning_rate: [1e-6, 1e-5], …}` makes one recipe for each.',
     )
+    allow_moving: bool = Field(
+        default=False,
+        description="Run although a hub revision is no commit (40 hex digits): the same study may then mean other data "
+        "tomorrow. `sft-atlas pin` writes the commits instead.",
+    )
     seeds: Seeds = Field(default=[0], description="Seeds of every run, unless a block says others.")
     blocks: dict[str, Block] = Field(min_length=1, description="The matrix, as named products.")
     subsets: dict[str, Subset] = Field(default={}, description="Named parts of the matrix.")

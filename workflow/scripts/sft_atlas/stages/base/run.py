@@ -12,6 +12,7 @@ from typing import Any
 from sft_atlas.data.prompt import prompt
 from sft_atlas.data.sources import DataError
 from sft_atlas.files import content_hash, whole, write_json, write_record
+from sft_atlas.models.origin import record_origin
 
 TOKENIZER_DOCUMENTS = 6000
 # some hub repositories hold the same weights a second time, in another layout
@@ -41,7 +42,9 @@ def run(spec: dict[str, Any], root: Path) -> None:
             made_from["tokenizer"] = content_hash(tokenizer)
             facts = _pretrain(identity, tokenizer, temporary)
         else:
-            _link(_source_folder(identity["source"], spec["sources"]), temporary)
+            source = _source_folder(identity["source"], spec["sources"])
+            _link(source, temporary)
+            record_origin(output, identity["source"], source)
     write_record(output, made_from, [folder], **facts)
 
 
