@@ -1,5 +1,6 @@
 """What Snakemake says of a mistyped target, from another folder, and in a checkout that cannot be written to."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,53 @@ def test_a_mistyped_target_is_one_line_without_a_traceback(target: str, said: st
     assert "did you mean" in done.stderr.splitlines()[-1]
     for sign in ("Traceback", "Exception", "Error", "line "):
         assert sign not in done.stderr, done.stderr
+
+
+HUB = """\
+title: from the hub
+bases: {away: {hub: {id: owner/model, revision: REVISION}}}
+datasets: {math: {micro: {topic: math, rows: 60}}}
+samples: {math-40: {datasets: math, size: 40}}
+recipes: {full: {method: full, learning_rate: 1e-3, max_length: 128}}
+blocks: {main: {bases: "*", samples: "*", recipes: full}}
+benchmarks: {math: {micro: {topic: math, items: 10}}}
+"""
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "0123abc"])
+def test_a_real_run_on_a_revision_that_can_move_is_refused_and_a_dry_run_warns(revision: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(HUB.replace("REVISION", revision))
+    here = ["--directory", str(tmp_path), "prepare", "--config", "study=own.yaml", "device=cpu"]
+    said = (
+        "own: revisions that can move, so that the same study may mean other data tomorrow: "
+        f"bases.away.hub.revision: {revision}."
+    )
+    dry = dry_run(ROOT, *here)
+    assert dry.returncode == 0
+    assert [line for line in dry.stderr.splitlines() if line.startswith(f"warning: {said}")]
+    real = subprocess.run(
+        [*DRY[:-1], "--cores", "1", *here], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert real.returncode == 1
+    assert f"{said} Let `sft-atlas pin --study own` write the commits behind them" in real.stderr
+    assert not list(tmp_path.glob("results/**/manifest.json"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [HUB.replace("REVISION", "0123456789" * 4), HUB.replace("REVISION", "main") + "allow_moving: true\n"],
+    ids=["a commit", "allowed"],
+)
+def test_a_commit_or_leave_to_move_is_no_reason_to_stop(text: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(text.replace("0123456789" * 4, "a123456789" * 4))
+    here = ["--directory", str(tmp_path), "prepare", "--config", "study=own.yaml", "device=cpu"]
+    assert "warning" not in dry_run(ROOT, *here).stderr
+    environment = ENVIRONMENT | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    real = subprocess.run(
+        [*DRY[:-1], "--cores", "1", *here], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert real.returncode == 0, real.stderr
+    assert len(list(tmp_path.glob("results/*/*/manifest.json"))) == 3
 
 
 def test_another_folder_without_a_config_takes_the_projects(tmp_path: Path) -> None:
