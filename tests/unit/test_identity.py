@@ -211,6 +211,23 @@ def test_a_new_base_leaves_the_others_as_they_are(study: Path, planned: Plan) ->
     } == set()
 
 
+def test_keeping_items_among_their_own_examples_moves_scores_only(study: Path, planned: Plan) -> None:
+    shown = "shots_path: facts.jsonl"
+    assert plan_of(write_study(study, (shown, f"{shown}, own_example: exclude"))).specs == planned.specs
+    kept = plan_of(write_study(study, (shown, f"{shown}, own_example: keep")))
+    moved = {spec.stage for path, spec in kept.specs.items() if path not in planned.specs}
+    assert moved == {"evaluate"}
+    # what is prepared is the same; its job is told how many examples are wanted of which
+    assert kept.benchmarks["facts"].hash == planned.benchmarks["facts"].hash
+    assert kept.benchmarks["facts"].labels == {"shots": 2, "own_example": "keep"}
+
+
+def test_leave_to_move_moves_nothing(study: Path, planned: Plan) -> None:
+    assert (
+        plan_of(write_study(study, ("seeds: [0, 1]\n", "seeds: [0, 1]\nallow_moving: true\n"))).specs == planned.specs
+    )
+
+
 def test_a_collision_of_hashes_is_an_error(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sft_atlas.study.identity.digest", lambda value: "00000000")
     with pytest.raises(StudyError, match="two identities share the path"):

@@ -77,11 +77,6 @@ class TableStudy(Strict):
     threads: int = Field(default=1, ge=1, le=256, description="CPU threads of each numeric job.")
 
     @property
-    def allow_moving(self) -> bool:
-        """Nothing is fetched from the hub."""
-        return False
-
-    @property
     def blocks(self) -> dict[str, Any]:
         """No block is run."""
         return {}
