@@ -1,10 +1,13 @@
 # The contents page: which study, which stages turn files into files, and which targets there are.
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-configfile: "config.yaml"
+# that of the working folder (--directory), else the project's own
+configfile: "config.yaml" if os.path.exists("config.yaml") else os.path.join(workflow.basedir, "config.yaml")
 
 
 include: "rules/common.smk"
@@ -56,3 +59,4 @@ include: "rules/report.smk"
 include: "rules/complete.smk"
 include: "rules/estimate.smk"
 include: "rules/targets.smk"
+include: "rules/requests.smk"

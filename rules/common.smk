@@ -14,6 +14,7 @@ from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.summary import disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import check_examples
+from sft_atlas.study.checks import check_places
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import check_device, load_config, study_path
@@ -32,6 +33,7 @@ JOB = "python -m sft_atlas.job {params.spec} > {log} 2>&1"
 
 try:
     CONFIG = load_config(config)
+    check_places(CONFIG, ROOT)
     STUDY_FILE = study_path(CONFIG, ROOT)
     FULL_PLAN = plan_study(STUDY_FILE, ROOT, Path(CONFIG.results))
     STUDY = FULL_PLAN.study
@@ -288,6 +290,8 @@ def tell_failures():
 
 
 onstart:
+    if workflow.is_main_process:
+        check_revisions(workflow.dag.needrun_jobs())
     if CONFIG.check_disk and workflow.is_main_process:
         check_disk(workflow.dag.needrun_jobs())
     if CONFIG.max_files and workflow.is_main_process:

@@ -191,14 +191,20 @@ def test_an_answer_is_found_in_a_generation(response: str, pattern: str | None, 
 
 
 def make(
-    root: Path, source: Path, layout: str, limit: int | None = None, examples: Path | None = None, shots: int = 0
+    root: Path,
+    source: Path,
+    layout: str,
+    limit: int | None = None,
+    examples: Path | None = None,
+    shots: int = 0,
+    **labels: str,
 ) -> dict[str, Any]:
     """Run the stage; the manifest, with the tables beside it."""
     shown = {"content": "y"} if examples else None
     identity = {"source": {"content": "x"}, "format": layout, "limit": limit, "examples": shown}
     sources = [source, *([examples] if examples else [])]
     spec = content("benchmark", "benchmarks/made-00000000/manifest.json", identity, sources=sources)
-    benchmarks.run(spec | {"labels": {"shots": shots}}, root)
+    benchmarks.run(spec | {"labels": {"shots": shots, **labels}}, root)
     manifest = root / spec["output"]
     tables = {
         name: pl.read_parquet(manifest.with_name(f"{name}.parquet")) for name in ["items", "examples"][: len(sources)]
@@ -269,16 +275,21 @@ def test_worked_examples_stand_beside_the_items(shared: Path, tmp_path: Path) ->
 
 
 def test_too_few_worked_examples_are_told_before_anything_is_trained(tmp_path: Path) -> None:
-    def subject(name: str, count: int) -> list[dict[str, Any]]:
-        return [{"question": f"{name} {n}?", "choices": ["a", "b"], "answer": 0, "subject": name} for n in range(count)]
+    def subject(name: str, count: int, first: int = 10) -> list[dict[str, Any]]:
+        numbers = range(first, first + count)
+        return [{"question": f"{name} {n}?", "choices": ["a", "b"], "answer": 0, "subject": name} for n in numbers]
 
     items = lines(tmp_path / "items.jsonl", subject("law", 1) + subject("art", 1) + subject("none", 1))
-    shown = lines(tmp_path / "shown.jsonl", subject("law", 2) + subject("art", 3))
+    shown = lines(tmp_path / "shown.jsonl", subject("law", 2, 20) + subject("art", 3, 20))
     # none of its own subject, so all five
     assert make(tmp_path, items, "mmlu", examples=shown, shots=2)["worked_examples"] == 2
     with pytest.raises(DataError, match=r"benchmarks/made-.*asks for 3 worked examples, found 2 .*lower `shots`"):
         make(tmp_path / "more", items, "mmlu", examples=shown, shots=3)
     assert not list(tmp_path.glob("more/**/manifest.json"))
+    # the item itself does not count, unless the study keeps it
+    same = lines(tmp_path / "same.jsonl", subject("law", 2, 9) + subject("art", 3))
+    assert make(tmp_path / "same", items, "mmlu", examples=same)["worked_examples"] == 1
+    assert make(tmp_path / "kept", items, "mmlu", examples=same, own_example="keep")["worked_examples"] == 2
 
 
 def test_an_answer_without_choices_is_not_scored_only_if_there_is_none(tmp_path: Path) -> None:

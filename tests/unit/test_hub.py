@@ -232,6 +232,16 @@ def test_a_fetched_model_is_linked_and_hashed(asked: dict[str, Any], tmp_path: P
     assert [file["name"] for file in files] == ["model/config.json", "model/model.safetensors", "model/tokenizer.json"]
 
 
+def test_the_commit_that_was_fetched_is_noted_beside_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    snapshot_of(tmp_path, ["config.json", "tokenizer.json", "model.safetensors"]).rename(tmp_path / COMMIT)
+    monkeypatch.setattr(hub, "_check_room", lambda *_: None)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path / COMMIT))
+    noted = link(tmp_path / "results").with_name("hub.json")
+    assert read_json(noted) == {"id": "owner/name", "commit": COMMIT}
+    # runs are known by the manifest, which stays what it was
+    assert read_json(noted.with_name("manifest.json")).keys() == {"made_from", "files"}
+
+
 def test_weights_in_pickles_are_converted(asked: dict[str, Any], tmp_path: Path) -> None:
     snapshot_of(tmp_path, ["config.json", "tokenizer.json"])
     shared = torch.arange(6.0).reshape(2, 3)

@@ -205,11 +205,30 @@ def test_hashes_do_not_depend_on_the_process(planned: Plan, study: Path) -> None
 
 
 def test_a_new_base_leaves_the_others_as_they_are(study: Path, planned: Plan) -> None:
-    other = plan_of(write_study(study, ("  reader:\n", "  newcomer:\n    micro: {seed: 9}\n  reader:\n")))
+    other = plan_of(
+        write_study(study, ("  reader:\n", "  newcomer:\n    micro: {seed: 9, positions: 2048}\n  reader:\n"))
+    )
     assert set(planned.by_output) < set(other.by_output)
     assert {
         spec.identity.get("run", "newcomer") for path, spec in other.by_output.items() if path not in planned.by_output
     } & {run_id(planned)} == set()
+
+
+def test_keeping_items_among_their_own_examples_moves_scores_only(study: Path, planned: Plan) -> None:
+    shown = "shots_path: facts.jsonl"
+    assert plan_of(write_study(study, (shown, f"{shown}, own_example: exclude"))).specs == planned.specs
+    kept = plan_of(write_study(study, (shown, f"{shown}, own_example: keep")))
+    moved = {spec.stage for path, spec in kept.specs.items() if path not in planned.specs}
+    assert moved == {"evaluate"}
+    # what is prepared is the same; its job is told how many examples are wanted of which
+    assert kept.benchmarks["facts"].hash == planned.benchmarks["facts"].hash
+    assert kept.benchmarks["facts"].labels == {"shots": 2, "own_example": "keep"}
+
+
+def test_leave_to_move_moves_nothing(study: Path, planned: Plan) -> None:
+    assert (
+        plan_of(write_study(study, ("seeds: [0, 1]\n", "seeds: [0, 1]\nallow_moving: true\n"))).specs == planned.specs
+    )
 
 
 def test_a_collision_of_hashes_is_an_error(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,6 +345,11 @@ class Benchmark(Strict):
         default=None, description="File the worked examples come from, in the same format."
     )
     shots_hub: Hub | None = Field(default=None, description="Hub files the worked examples come from instead.")
+    own_example: Literal["exclude", "keep"] = Field(
+        default="exclude",
+        description="An item that is among its own worked examples: the next example is taken; or it stays, as in some "
+        "published definitions, is flagged, and the score of the others stands beside the whole.",
+    )
     limit: int | None = Field(default=None, ge=1, description="Use the first so many items; none: all.")
     max_tokens: int = Field(default=32, ge=1, le=32768, description="Generation stops after this many tokens.")
     stop: list[Text] = Field(default=["\n"], description="Generation stops at any of these texts.")
@@ -388,6 +393,11 @@ class Study(Strict):
         min_length=1,
         description="Training settings by name. A setting may list values if the name holds it: "
         '`"full-lr{learning_rate}": {learning_rate: [1e-6, 1e-5], …}` makes one recipe for each.',
+    )
+    allow_moving: bool = Field(
+        default=False,
+        description="Run although a hub revision is no commit (40 hex digits): the same study may then mean other data "
+        "tomorrow. `sft-atlas pin` writes the commits instead.",
     )
     seeds: Seeds = Field(default=[0], description="Seeds of every run, unless a block says others.")
     blocks: dict[str, Block] = Field(min_length=1, description="The matrix, as named products.")

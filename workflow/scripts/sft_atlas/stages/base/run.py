@@ -9,15 +9,14 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from sft_atlas.data.kinds import CONSOLIDATED
+from sft_atlas.data.kinds import CONSOLIDATED, VOCABULARIES
 from sft_atlas.data.prompt import prompt
 from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, whole, write_json, write_record
+from sft_atlas.models.origin import record_origin
 from sft_atlas.stages.base.spec import Identity, Source, Spec
 
 LINKED = (".safetensors", ".json", ".txt", ".model", ".jinja")
-# what transformers makes a tokenizer of: one of these is enough
-VOCABULARIES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 
 
 def run(spec: Spec, root: Path) -> None:
@@ -37,7 +36,9 @@ def run(spec: Spec, root: Path) -> None:
             made_from["tokenizer"] = content_hash(tokenizer)
             facts = _pretrain(spec.identity, tokenizer, temporary)
         else:
-            _link(_source_folder(spec.identity.source, spec.sources), temporary)
+            source = _source_folder(spec.identity.source, spec.sources)
+            _link(source, temporary)
+            record_origin(output, spec.identity.source.hub, source)
     write_record(output, made_from, [folder], **facts)
 
 

@@ -25,7 +25,8 @@ def jobs(plan: Plan) -> Iterator[Job]:
             identity["examples"] = {"hub": identity_of(declared.shots_hub)}
         sources = (*files_of(declared.path), *([declared.shots_path] if declared.shots_path else []))
         # no part of what is prepared, but the job can tell whether there are as many worked examples
-        labels = {"shots": max(declared.shots)} if any(declared.shots) else {}
+        kept = declared.model_dump(include={"own_example"}, exclude_defaults=True)
+        labels = {"shots": max(declared.shots)} | kept if any(declared.shots) else {}
         yield Job(Benchmark(name), f"benchmarks/{name}", identity, sources=sources, labels=labels)
 
 

@@ -5,7 +5,6 @@ count as right (generation); an item without either is generated for and not sco
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from sft_atlas.data.examples import fewest_examples
 from sft_atlas.data.formats import text
 from sft_atlas.data.sources import Row, read_rows, source_files
 from sft_atlas.errors import DataError
@@ -79,11 +79,14 @@ def run(spec: Spec, root: Path) -> None:
     facts = {}
     if identity.examples:
         shown = list(_items(source_files(identity.examples.hub, examples), identity.format))
-        facts["worked_examples"] = fewest = _fewest_examples(items, shown)
+        keep = spec.labels.own_example == "keep"
+        asked_of, asked_in = ([(item.group, item.instruction) for _, item in rows] for rows in (items, shown))
+        facts["worked_examples"] = fewest = fewest_examples(asked_of, asked_in, keep)
         asked = spec.labels.shots
         if asked > fewest:
             raise DataError(
-                f"{spec.output}: `shots` asks for {asked} worked examples, found {fewest} that fit every item; "
+                f"{spec.output}: `shots` asks for {asked} worked examples, found {fewest} that fit every item"
+                f"{'' if keep else ', itself left out'}; "
                 "lower `shots` of the benchmark, or add examples to its `shots_path` or `shots_hub`"
             )
         paths.append(_write(output.with_name("examples.parquet"), shown))
@@ -99,12 +102,6 @@ def run(spec: Spec, root: Path) -> None:
         compare=layout.compare,
         **facts,
     )
-
-
-def _fewest_examples(items: list[tuple[str, Item]], shown: list[tuple[str, Item]]) -> int:
-    """How many worked examples every item has, as evaluation chooses: those of its group, or all there are."""
-    of_group = Counter(example.group for _, example in shown)
-    return min(of_group[item.group] or len(shown) for _, item in items)
 
 
 def _items(files: list[Path], format_name: str) -> Iterator[tuple[str, Item]]:

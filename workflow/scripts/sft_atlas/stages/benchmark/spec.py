@@ -1,5 +1,7 @@
 """What a benchmark is prepared from."""
 
+from typing import Literal
+
 from sft_atlas.micro.config import MicroBenchmark
 from sft_atlas.spec import JobSpec, Nothing, Part
 from sft_atlas.study.model import BenchmarkFormat, Hub
@@ -24,9 +26,10 @@ class Identity(Part):
 
 
 class Labels(Part):
-    """The greatest number of worked examples that the study asks for."""
+    """The greatest number of worked examples that the study asks for, and whether an item may be one of its own."""
 
     shots: int = 0
+    own_example: Literal["exclude", "keep"] = "exclude"
 
 
 class Spec(JobSpec):

@@ -54,7 +54,8 @@ def gather(found: Found) -> dict[str, Rows]:
             if "sample" not in model.key:
                 items[place] = own
             elif place in items and (gain := paired_gain(items[place], own)):
-                matched = model.about["dataset"] in found.identity.matches[row["benchmark"]]
+                # `A/B` is a part of A
+                matched = model.about["dataset"] in found.identity.matches[row["benchmark"].partition("/")[0]]
                 gains.append({**model.key, **row, **gain, "matched": matched})
     return {"scores": scores, "gains": gains}
 
