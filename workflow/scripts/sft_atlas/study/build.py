@@ -11,7 +11,7 @@ from sft_atlas.files import read_json
 from sft_atlas.study.identity import STAGE_VERSIONS, fingerprint, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import ExpandedSample, Matrix, RunKey, select
-from sft_atlas.study.model import Base, Benchmark, Dataset, Recipe, Study
+from sft_atlas.study.model import MAX_CHARACTERS, Base, Benchmark, Dataset, Recipe, Study
 from sft_atlas.study.plan import Plan, Spec
 
 
@@ -44,7 +44,7 @@ def build_plan(study: Study, matrix: Matrix, name: str) -> Plan:
 
 
 def _dataset_spec(name: str, declared: Dataset) -> Spec:
-    identity = {
+    identity: dict[str, Any] = {
         "source": _source_identity(f"datasets.{name}", declared),
         "format": declared.format,
         "columns": declared.columns,
@@ -52,6 +52,8 @@ def _dataset_spec(name: str, declared: Dataset) -> Spec:
         "drop": declared.drop,
         "turns": declared.turns,
     }
+    if declared.max_characters != MAX_CHARACTERS:
+        identity["max_characters"] = declared.max_characters
     return _manifest("dataset", f"datasets/{name}", identity, sources=_sources(declared))
 
 
@@ -64,14 +66,28 @@ def _sample_spec(plan: Plan, sample: ExpandedSample) -> Spec:
         parts = [plan.datasets[dataset] for dataset in sample.datasets]
         identity = {
             "datasets": sorted(part.hash for part in parts),
-            "size": declared.size,
+            "size": known_rows(plan.study, sample),
             "seed": declared.seed,
-            "shortfall": declared.shortfall,
             "template": plan.study.template.model_dump(),
         }
     # in the order of the hashes, so that a mixture does not depend on names
     ordered = sorted(parts, key=lambda part: part.hash)
-    return _manifest("sample", f"samples/{sample.name}", identity, {"parts": [part.output for part in ordered]})
+    spec = _manifest("sample", f"samples/{sample.name}", identity, {"parts": [part.output for part in ordered]})
+    # what is to be done where rows are too few changes no row
+    return spec if sample.parts else replace(spec, labels={"asked": declared.size, "shortfall": declared.shortfall})
+
+
+def known_rows(study: Study, sample: ExpandedSample) -> int | None:
+    """Rows to draw of each dataset: those asked for, or all where it is known at planning that there are no more.
+
+    Only a micro dataset is known to have its rows: what cleaning leaves of a file is known when it has been read whole,
+    and planning does not.
+    """
+    micro = [study.datasets[name].micro for name in sample.datasets]
+    asked, known = sample.declared.size, [made.rows for made in micro if made]
+    if len(known) < len(micro):
+        return asked
+    return min(asked, max(known)) if asked else max(known)
 
 
 def _benchmark_spec(name: str, declared: Benchmark) -> Spec:
@@ -87,13 +103,17 @@ def _benchmark_spec(name: str, declared: Benchmark) -> Spec:
         identity["examples"] = {"hub": declared.shots_hub.model_dump()}
     sources = (*_sources(declared), *([declared.shots_path] if declared.shots_path else []))
     spec = _manifest("benchmark", f"benchmarks/{name}", identity, sources=sources)
-    # no part of what is prepared, but the job can tell whether there are as many worked examples
-    return replace(spec, labels={"shots": max(declared.shots)}) if any(declared.shots) else spec
+    # no part of what is prepared, but the job can tell whether there are as many worked examples, and items
+    labels = {"shots": max(declared.shots)} if any(declared.shots) else {}
+    if declared.expected_items:
+        labels["expected_items"] = declared.expected_items
+    return replace(spec, labels=labels)
 
 
 def _plan_base(plan: Plan, name: str, declared: Base) -> None:
     study = plan.study
     identity: dict[str, Any] = {"source": _source_identity(f"bases.{name}", declared)}
+    identity |= {"cast": declared.cast} if declared.cast else {}
     inputs: dict[str, Any] = {}
     if declared.micro:
         vocabulary = {"vocab_size": declared.micro.vocab_size, "template": study.template.model_dump()}
@@ -206,13 +226,23 @@ def _plan_run(plan: Plan, key: RunKey) -> None:
 
 
 def check_examples(plan: Plan, results: Path) -> None:
-    """Refuse more worked examples than a benchmark has that is prepared already, before anything is trained.
+    """Refuse what a benchmark or sample that is prepared already does not have, before anything is trained.
+
+    More worked examples, another number of items, more rows than there are (with `shortfall: error`).
 
     Raises:
-        StudyError: names the benchmark and how many there are.
+        StudyError: names the benchmark or sample and how many there are.
     """
+    for name, spec in plan.samples.items():
+        _check_rows(plan.name, name, spec, results)
     for name, spec in plan.benchmarks.items():
         asked, manifest = max(plan.study.benchmarks[name].shots), results / spec.output
+        expected = plan.study.benchmarks[name].expected_items
+        if expected and manifest.is_file() and (found := read_json(manifest).get("in_source", expected)) != expected:
+            raise StudyError(
+                f"{plan.name}: benchmarks.{name}.expected_items: found {expected}, but the benchmark's source holds "
+                f"{found} items; correct `files`, the revision, or the number"
+            )
         if asked and manifest.is_file():
             # manifests of earlier versions do not say
             found = read_json(manifest).get("worked_examples", asked)
@@ -221,6 +251,18 @@ def check_examples(plan: Plan, results: Path) -> None:
                     f"{plan.name}: benchmarks.{name}.shots: found {asked}, but the benchmark has {found} worked "
                     "examples that fit every item; lower it, or add examples to `shots_path` or `shots_hub`"
                 )
+
+
+def _check_rows(study: str, sample: str, spec: Spec, results: Path) -> None:
+    manifest, asked = results / spec.output, spec.labels.get("asked")
+    if asked is None or spec.labels["shortfall"] != "error" or not manifest.is_file():
+        return
+    for dataset, facts in read_json(manifest)["sources"].items():
+        if facts["available"] < asked:
+            raise StudyError(
+                f"{study}: samples.{sample}: {asked} rows of {dataset} are asked for, {facts['available']} are there "
+                "after cleaning; lower `size`, or set `shortfall: take_all`"
+            )
 
 
 def recipe_identity(recipe: Recipe) -> dict[str, Any]:

@@ -38,7 +38,18 @@ def run(spec: dict[str, Any], root: Path) -> None:
 
 
 def paired_gain(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Any] | None:
-    """Mean over shared items of score after minus before, with its standard error sd(d) / sqrt(n); None without any."""
+    """Mean over shared items of score after minus before, with its standard error sd(d) / sqrt(n); None without any.
+
+    Raises:
+        TableError: an item stands twice on one side, so that it could not be told which belongs to which.
+    """
+    for side, items in (("before", before), ("after", after)):
+        twice = items.filter(pl.col("item").is_duplicated())["item"]
+        if len(twice):
+            raise tables.TableError(
+                f"scores {side} training: item {twice[0]!r} stands {(twice == twice[0]).sum()} times, so items cannot "
+                "be paired; prepare the benchmark and score it again"
+            )
     pairs = before.join(after, on="item", suffix="_after").drop_nulls(["score", "score_after"])
     if not pairs.height:
         return None
@@ -181,6 +192,17 @@ def likelihoods(identity: dict[str, Any], root: Path) -> pl.DataFrame:
     return tables.arrange(tables.check(pl.concat(parts), "likelihoods"), "likelihoods")
 
 
+def _left_out(facts: dict[str, Any]) -> dict[str, Any]:
+    """How many rows were left out and why, and what rows were used without; earlier versions did not say."""
+    found = {}
+    for name in ("left_out", "shortened"):
+        reasons = facts.get(name)
+        found[name] = None if reasons is None else sum(reasons.values())
+        said = "" if reasons is None else ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        found[f"{name}_by_reason"] = said or None
+    return found
+
+
 def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) -> None:
     """Rows of `samples` and `predictors`, of every base with every sample it is trained on."""
 
@@ -219,6 +241,7 @@ def _samples(identity: dict[str, Any], root: Path, gathered: dict[str, Rows]) ->
                 "mean_completion_tokens": facts["trained_tokens"] / facts["rows"],
             }
             counts = {name: facts[name] for name in ("rows", "tokens", "trained_tokens", "truncated")}
+            counts |= _left_out(facts)
             gathered["samples"].append({"base": base, "sample": sample, **counts, **lengths})
             found = perplexity.get(Path(path).parent.name.rpartition("-")[2], {})
             values = {name: found.get(name) for name in found if name.startswith("perplexity")}

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas.data.prompt import prompt
+from sft_atlas.data.sources import refuse_twice
 from sft_atlas.files import content_hash, recorded, write_record, write_table
 from sft_atlas.models.checkpoint import open_model, place, weights_identity
 from sft_atlas.models.device import prepare
@@ -82,6 +83,7 @@ def draw_texts(benchmarks: dict[str, Path], options: dict[str, Any], template: d
     parts = []
     for hash8, manifest in sorted(benchmarks.items()):
         items = pl.read_parquet(manifest.with_name("items.parquet"), columns=["item", "instruction"])
+        refuse_twice(items["item"], str(manifest), "item")
         distinct = items.unique("instruction", keep="first", maintain_order=True).rename({"item": "row"})
         drawn = draw_rows(distinct, options["texts"], options["seed"])
         asked = [prompt(template, instruction) for instruction in drawn["instruction"]]

@@ -2,7 +2,8 @@
 
 Similarity is the mean over a benchmark's items of the share of the item's n-grams that occur anywhere in the sample:
 containment in the sense of Broder (1997), item by item. Words are lower-cased; in scripts without spaces each
-character is a word. Items shorter than n words count as their whole text.
+character is a word, and letters are compared in one Unicode form (NFC). Items shorter than n words count as their whole
+text.
 """
 
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from sft_atlas.data.text import same
 from sft_atlas.files import write_table
 
 # letters and digits of spaced scripts as runs; CJK ideographs, kana and Hangul one by one
@@ -39,7 +41,7 @@ def containment(texts: Iterable[str], known: set[tuple[str, ...]], n: int) -> fl
 
 def ngrams(text: str, n: int) -> Iterator[tuple[str, ...]]:
     """Every run of n words; all the words if there are fewer."""
-    words = WORD.findall(text.lower())
+    words = WORD.findall(same(text).lower())
     if words and len(words) < n:
         yield tuple(words)
     for start in range(len(words) - n + 1):
