@@ -1,8 +1,8 @@
 """Tokenizers of published bases: converted once, faithfully, audited against the raw file, and opened through one door.
 
 A base ships `tokenizer.json`, a sentencepiece model, or both, beside a `tokenizer_config.json` that names a class.
-These classes rebuild what they read: transformers 5 takes a unigram model for BPE, drops or adds the mark of a first word, or
-replaces a pre-tokenizer. So the stage of bases writes a `tokenizer.json` of its own, to be read as it stands:
+These classes rebuild what they read: transformers 5 takes a unigram model for BPE, drops or adds the mark of a first
+word, or replaces a pre-tokenizer. So the stage of bases writes a `tokenizer.json` of its own, to be read as it stands:
 
 - where the base has a `tokenizer.json`, that file is the truth; else its sentencepiece model is, converted here as its
   own description says (unigram or BPE, byte fallback, normaliser, mark of the first word, extra white space);
@@ -232,7 +232,9 @@ def _normalise(backend: Tokenizer, proto: Any) -> None:
         steps += [normalizers.NFC()] if "nfkc" in spec.name else []
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex("^ +| +$"), "")]
+        steps.append(normalizers.Replace(Regex(" {2,}"), " "))
+        # at the end, and only there, a mark that is written in the text counts as a space
+        steps.append(normalizers.Replace(Regex(rf"\A +|[ {MARK}]+\z"), ""))
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(MARK))
     steps.append(normalizers.Replace(" ", MARK))
@@ -308,10 +310,6 @@ def _add_before(backend: Tokenizer, before: list[str]) -> None:
     backend.post_processor = processors.TemplateProcessing(
         single=first, pair=f"{first} {second}", special_tokens=list(zip(before, ids, strict=True))
     )
-
-
-def _ids(backend: Tokenizer, tokens: list[str]) -> list[int]:
-    return [number for token in tokens if (number := backend.token_to_id(token)) is not None]
 
 
 def _ids(backend: Tokenizer, tokens: list[str]) -> list[int]:

@@ -154,7 +154,7 @@ NO_SUBJECT = re.compile(r"(test|dev|val|validation|train)(-\d+-of-\d+)?|\d+|.*\.
 
 
 def _subject(row_id: str) -> str:
-    """The subject that a path within a source names, as `law/test/0.csv` and `test/law.csv` do; none without folders."""
+    """The subject that a path within a source names, as `law/test/0.csv` and `test/law.csv`; none without folders."""
     parts = folders(row_id)
     named = [part for part in parts if not NO_SUBJECT.fullmatch(part)]
     return named[-1] if named and len(parts) > 1 else ""
@@ -191,7 +191,7 @@ def _items_format(row: Row) -> Item:
     choices = texts(row, "choices")
     if choices.count(answer) != 1:
         raise DataError(
-            f"column 'answer': found {answer!r}, expected one of the choices {choices}, which stands there once"
+            f"column 'answer': found {answer!r}, expected one of the choices {choices}, standing there once"
         )
     return Item(text(row, "instruction"), choices, choices.index(answer), example=answer)
 
@@ -277,7 +277,7 @@ def _mbpp(row: Row) -> Item:
 
 def _humaneval(row: Row) -> Item:
     """The head of a function is to be completed; the code is generated and kept, and not run here."""
-    details = {name: text(row, name) for name in ("prompt", "test", "entry_point") if name in row}
+    details: dict[str, Any] = {name: text(row, name) for name in ("prompt", "test", "entry_point") if name in row}
     return Item(text(row, "prompt"), example=text(row, "canonical_solution"), details=details)
 
 
