@@ -82,12 +82,20 @@ def known_rows(study: Study, sample: ExpandedSample) -> int | None:
 
     Only a micro dataset is known to have its rows: what cleaning leaves of a file is known when it has been read whole,
     and planning does not.
+
+    Raises:
+        StudyError: more rows are asked for than are known to be there, and `shortfall: error`.
     """
-    micro = [study.datasets[name].micro for name in sample.datasets]
-    asked, known = sample.declared.size, [made.rows for made in micro if made]
-    if len(known) < len(micro):
-        return asked
-    return min(asked, max(known)) if asked else max(known)
+    asked = sample.declared.size
+    known = {name: made.rows for name in sample.datasets if (made := study.datasets[name].micro)}
+    short = [name for name, rows in known.items() if asked and rows < asked]
+    if short and sample.declared.shortfall == "error":
+        raise StudyError(
+            f"samples.{sample.name}: {asked} rows of {short[0]} are asked for, it has {known[short[0]]}; lower `size`, "
+            "raise `rows` of the dataset, or set `shortfall: take_all`"
+        )
+    most = max(known.values(), default=0)
+    return asked if len(known) < len(sample.datasets) else min(asked or most, most)
 
 
 def _benchmark_spec(name: str, declared: Benchmark) -> Spec:
