@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from sft_atlas.data.sources import DataError
 from sft_atlas.models import tokenizers as converting
 from sft_atlas.models.audit_texts import CODE, SPEECH, texts
-from sft_atlas.models.tokenizers import control_ids, convert, open_tokenizer
+from sft_atlas.models.tokenizers import check_ends, control_ids, convert, open_tokenizer
 from tests.unit.helpers import content
 
 BARE = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
@@ -256,3 +256,22 @@ def test_a_base_with_only_a_sentencepiece_model_becomes_one_with_a_tokenizer(tmp
     # a checkpoint's copy reads the same
     for text in SPEECH:
         assert load_tokenizer(again.with_name("manifest.json"))(text)["input_ids"] == [raw.bos_id(), *raw.encode(text)]
+
+
+def test_a_tokenizer_without_a_raw_file_of_its_own_is_held_to_its_ends(tmp_path: Path) -> None:
+    """`vocab.json` and `merges.txt`: transformers makes the tokenizer, as it does for GPT-2's."""
+    made = json.loads((fast(tmp_path / "made", {}) / "tokenizer.json").read_text())["model"]
+    source = tmp_path / "base"
+    source.mkdir()
+    (source / "vocab.json").write_text(json.dumps(made["vocab"]))
+    (source / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in made["merges"])]))
+    (source / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    config = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "<|endoftext|>"}
+    (source / "tokenizer_config.json").write_text(json.dumps(config))
+    assert convert(source, tmp_path) is None
+    check_ends(source)
+    (source / "tokenizer_config.json").write_text(json.dumps(config | {"add_eos_token": True}))
+    with pytest.raises(
+        DataError, match=r"reads 'a prompt' as \[.*endoftext.*expected one BOS in front at most, and no EOS"
+    ):
+        check_ends(source)

@@ -101,6 +101,22 @@ def audit(folder: Path, raw: Raw, before: list[int]) -> int:
     return len(compared)
 
 
+def check_ends(folder: Path) -> None:
+    """Refuse a tokenizer, left to transformers, that puts anything after a prompt or more than one BOS before it.
+
+    Raises:
+        DataError: names the tokens.
+    """
+    tokenizer = open_tokenizer(folder)
+    ids = list(tokenizer("a prompt")["input_ids"])
+    steering = control_ids(tokenizer)
+    if (ids and ids[-1] in steering) or (ids[:1] == ids[1:2] and ids[0] in steering):
+        said = tokenizer.convert_ids_to_tokens(ids)
+        raise DataError(
+            f"{folder}: the tokenizer reads 'a prompt' as {said}; expected one BOS in front at most, and no EOS"
+        )
+
+
 def _around(ids: list[int], other: list[int]) -> str:
     first = next((i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), min(len(ids), len(other)))
     return f"{ids[first : first + 6]} from token {first + 1} on, {len(ids)} in all"

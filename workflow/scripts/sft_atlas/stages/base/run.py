@@ -82,7 +82,7 @@ def _link(source: Path, folder: Path, cast: str | None) -> dict[str, Any]:
 
     What is made anew are the tokenizer, weights in pickles, and weights that the study wants in another type.
     """
-    from sft_atlas.models.tokenizers import convert
+    from sft_atlas.models.tokenizers import check_ends, convert
 
     names = [file.name for file in source.iterdir() if file.is_file() and not fnmatchcase(file.name, CONSOLIDATED)]
     _check(source, names)
@@ -101,6 +101,8 @@ def _link(source: Path, folder: Path, cast: str | None) -> dict[str, Any]:
     for name in names:
         if name.endswith(LINKED) and not any(fnmatchcase(name, pattern) for pattern in replaced):
             (folder / name).symlink_to((source / name).resolve())
+    if not tokenizer:
+        check_ends(folder)
     return facts
 
 
