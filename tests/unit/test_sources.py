@@ -21,6 +21,7 @@ from sft_atlas.stages.contamination.run import overlaps
 from sft_atlas.stages.dataset import run as datasets
 from sft_atlas.stages.dataset.shared import PASSED_ON
 from sft_atlas.stages.likelihoods.run import draw_texts
+from sft_atlas.stages.sample import run as samples
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, stand_in
 
@@ -270,19 +271,30 @@ def test_two_rows_with_one_id_are_refused() -> None:
     refuse_twice(["a:1", "a:2"], "here")
 
 
-@pytest.fixture
-def twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every source is read twice, as two patterns that match one file would."""
-    monkeypatch.setattr(datasets, "read_rows", lambda files: read_rows([*files, *files]))
-    monkeypatch.setattr(benchmarks, "read_rows", lambda files: read_rows([*files, *files]))
-
-
-def test_preparing_refuses_ids_that_repeat(twice: None, flan: Path, tmp_path: Path) -> None:
-    (tmp_path / "items.jsonl").write_text('{"instruction": "a", "answer": "b"}\n')
+def test_preparing_refuses_ids_that_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files that are called the same, as all of MATH's were."""
+    paths = [tmp_path / folder / "rows.jsonl" for folder in ("a", "b")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_text(json.dumps({"instruction": f"{number}?", "answer": "b", "inputs": f"{number}", "targets": "b"}))
     identity = {"source": {"content": "x"}, "format": "items", "limit": None, "examples": None}
-    spec = content("benchmark", "benchmarks/b-00000000/manifest.json", identity, sources=[tmp_path / "items.jsonl"])
-    with pytest.raises(DataError, match=r"benchmarks/b-.*: item id 'items\.jsonl:1' stands more than once"):
+    spec = content("benchmark", "benchmarks/b-00000000/manifest.json", identity, sources=paths)
+    with pytest.raises(DataError, match=r"benchmarks/b-.*: item id 'rows\.jsonl:1' stands more than once"):
         benchmarks.run(spec, tmp_path)
+    identity |= {"format": "flan", "columns": {}, "keep": {}, "drop": {}, "turns": "first"}
+    spec = content("dataset", "datasets/d-00000000/manifest.json", identity, sources=paths)
+    with pytest.raises(DataError, match=r"datasets/d-.*: row id 'rows\.jsonl:1' stands more than once"):
+        datasets.run(spec, tmp_path)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_a_sample_refuses_ids_that_repeat(tmp_path: Path) -> None:
+    rows = {"row": ["r:1", "r:1"], "instruction": ["a", "b"], "input": ["", ""], "completion": ["c", "d"]}
+    place = stand_in(tmp_path, "datasets/d-00000000", pl.DataFrame(rows), "rows.parquet", rows=2, dropped={})
+    identity = {"datasets": ["0"], "size": None, "seed": 0, "template": TEMPLATE}
+    spec = content("sample", "samples/s-00000000/manifest.json", identity, {"parts": [place]})
+    with pytest.raises(DataError, match=r"datasets/d-.*: row id 'r:1' stands more than once"):
+        samples.run(spec, tmp_path)
 
 
 def items(*ids: str) -> pl.DataFrame:

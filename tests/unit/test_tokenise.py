@@ -17,10 +17,10 @@ from sft_atlas.data.sources import DataError
 from sft_atlas.files import read_json, write_record
 from sft_atlas.micro.tokenizer import END
 from sft_atlas.models.device import load_model, prepare
-from sft_atlas.models.tokenizers import open_tokenizer
+from sft_atlas.models.tokenizer import IGNORED, load_tokenizer, open_tokenizer
 from sft_atlas.stages.evaluate.run import build_task
 from sft_atlas.stages.tokens import run as tokenise
-from sft_atlas.stages.tokens.run import IGNORED, audit, load_tokenizer, measure
+from sft_atlas.stages.tokens.run import audit, measure
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, stand_in
 

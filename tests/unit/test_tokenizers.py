@@ -11,9 +11,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sft_atlas.data.sources import DataError
-from sft_atlas.models import tokenizers as converting
-from sft_atlas.models.audit_texts import CODE, SPEECH, texts
-from sft_atlas.models.tokenizers import check_ends, control_ids, convert, open_tokenizer
+from sft_atlas.models.tokenizer import control_ids, open_tokenizer
+from sft_atlas.stages.base import tokenizers as converting
+from sft_atlas.stages.base.audit_texts import CODE, SPEECH, texts
+from sft_atlas.stages.base.tokenizers import check_ends, convert
 from tests.unit.helpers import content
 
 BARE = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
@@ -235,8 +236,8 @@ def test_a_base_with_only_a_sentencepiece_model_becomes_one_with_a_tokenizer(tmp
     from safetensors.torch import save_file
 
     from sft_atlas.files import read_json
+    from sft_atlas.models.tokenizer import load_tokenizer
     from sft_atlas.stages.base import run as bases
-    from sft_atlas.stages.tokens.run import load_tokenizer
 
     source = train(tmp_path / "published", {"chat_template": "{{ x }}"}, **KINDS["unigram, as Sarashina's"])
     save_file({"norm": torch.ones(2)}, source / "model.safetensors")

@@ -10,6 +10,8 @@
 import re
 import unicodedata
 
+# Longer than any context; such a row is a broken file, not an example.
+MAX_CHARACTERS = 200_000
 _BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 
 

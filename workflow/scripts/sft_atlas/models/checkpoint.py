@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas.files import content_hash, epoch_folder
 from sft_atlas.models.device import TYPES, load_model
+from sft_atlas.models.tokenizer import load_tokenizer
 from sft_atlas.stages.release.run import ensure_weights
-from sft_atlas.stages.tokens.run import load_tokenizer
 
 
 def open_model(

@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sft_atlas.data.text import MAX_CHARACTERS
 from sft_atlas.files import read_json
 from sft_atlas.study.identity import STAGE_VERSIONS, fingerprint, spec_hash
 from sft_atlas.study.load import StudyError
 from sft_atlas.study.matrix import ExpandedSample, Matrix, RunKey, select
-from sft_atlas.study.model import MAX_CHARACTERS, Base, Benchmark, Dataset, Recipe, Study
+from sft_atlas.study.model import Base, Benchmark, Dataset, Recipe, Study
 from sft_atlas.study.plan import Plan, Spec
 
 

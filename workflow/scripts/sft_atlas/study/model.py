@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from sft_atlas.data.text import MAX_CHARACTERS
 from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
 from sft_atlas.study.analyses import AnalysisOptions, Selection
 from sft_atlas.study.fields import (
@@ -30,8 +31,6 @@ from sft_atlas.study.measures import Decontamination, Evaluation, Likelihoods, S
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 DATASET_PLACEHOLDER = "{dataset}"
-# Longer than any context; such a row is a broken file, not an example.
-MAX_CHARACTERS = 200_000
 
 
 class Hub(Strict):

@@ -7,7 +7,7 @@ import polars.selectors as cs
 from datasets import Dataset
 from trl import pack_dataset
 
-from sft_atlas.stages.tokens.run import IGNORED
+from sft_atlas.models.tokenizer import IGNORED
 
 
 def sequences(rows: pl.DataFrame, recipe: dict[str, Any]) -> pl.DataFrame:

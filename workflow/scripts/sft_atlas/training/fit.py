@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from sft_atlas.files import read_json
 from sft_atlas.models.device import load_model, prepare
+from sft_atlas.models.tokenizer import load_tokenizer
 from sft_atlas.runtime.stopping import StopRequest
-from sft_atlas.stages.tokens.run import load_tokenizer
 from sft_atlas.training.batches import dataset, sequences
 from sft_atlas.training.callbacks import EpochKeeper, Reporter, StateKeeper
 from sft_atlas.training.lease import Lease

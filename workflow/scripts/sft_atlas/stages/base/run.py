@@ -1,7 +1,7 @@
 """Stage *bases*: every pre-trained model becomes a folder `model/` with safetensors, config and tokenizer.
 
 A hub snapshot or a local folder is linked, file by file, and hashed; a micro base is pre-trained here from scratch.
-Its tokenizer is converted once and compared with the raw file (models/tokenizers.py); weights are cast once if the
+Its tokenizer is converted once and compared with the raw file (tokenizers.py); weights are cast once if the
 study says so, and pickles become safetensors, so that every job that follows reads one kind of folder.
 """
 
@@ -82,7 +82,7 @@ def _link(source: Path, folder: Path, cast: str | None) -> dict[str, Any]:
 
     What is made anew are the tokenizer, weights in pickles, and weights that the study wants in another type.
     """
-    from sft_atlas.models.tokenizers import check_ends, convert
+    from sft_atlas.stages.base.tokenizers import check_ends, convert
 
     names = [file.name for file in source.iterdir() if file.is_file() and not fnmatchcase(file.name, CONSOLIDATED)]
     _check(source, names)

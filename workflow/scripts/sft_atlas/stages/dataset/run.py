@@ -12,10 +12,9 @@ import polars as pl
 
 from sft_atlas.data.formats import Example, Options, normalise
 from sft_atlas.data.sources import DataError, Row, read_rows, refuse_twice, source_files
-from sft_atlas.data.text import block, same
+from sft_atlas.data.text import MAX_CHARACTERS, block, same
 from sft_atlas.files import write_record, write_table
 from sft_atlas.stages.dataset.shared import shared_rows
-from sft_atlas.study.model import MAX_CHARACTERS
 
 SCHEMA = {"row": pl.String, "instruction": pl.String, "input": pl.String, "completion": pl.String}
 BATCH = 50_000

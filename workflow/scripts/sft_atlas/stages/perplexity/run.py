@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from sft_atlas.files import content_hash, recorded, write_record, write_table
 from sft_atlas.models.device import load_model, prepare
-from sft_atlas.stages.tokens.run import IGNORED
+from sft_atlas.models.tokenizer import IGNORED
 
 TOKENS_PER_BATCH = 4096
 SCHEMA = {

@@ -13,9 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from sft_atlas.data.sources import DataError
 from sft_atlas.files import content_hash, read_json, whole, write_record, write_table
-from sft_atlas.models.tokenizers import control_ids, open_tokenizer
+from sft_atlas.models.tokenizer import IGNORED, control_ids, load_tokenizer
 
-IGNORED = -100
 SHORTENED = {"system_prompt": "their system prompt", "later_turns": "their later turns"}
 SCHEMA: dict[str, Any] = {
     "row": pl.String,
@@ -65,18 +64,6 @@ def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     for count in counts:
         total.update(count)
     return dict(sorted(total.items()))
-
-
-def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that a base's or tokenizer's manifest stands for, from local files only.
-
-    Raises:
-        DataError: it has no EOS token, so no model could learn to stop.
-    """
-    tokenizer = open_tokenizer(manifest.with_name("model"))
-    if tokenizer.eos_token_id is None:
-        raise DataError(f"{manifest.parent}: the tokenizer has no EOS token; completions could not be ended")
-    return tokenizer
 
 
 def tokenise(

@@ -1,4 +1,4 @@
-"""Tokenizers of published bases: converted once, faithfully, audited against the raw file, and opened through one door.
+"""Tokenizers of published bases: converted once, faithfully, audited against the raw file.
 
 A base ships `tokenizer.json`, a sentencepiece model, or both, beside a `tokenizer_config.json` that names a class.
 These classes rebuild what they read: transformers 5 takes a unigram model for BPE, drops or adds the mark of a first
@@ -10,7 +10,7 @@ word, or replaces a pre-tokenizer. So the stage of bases writes a `tokenizer.jso
   transformers 4 did for sentencepiece models); no token is added at the end, since prompts are to be continued;
 - `audit` compares about 1,000 texts with the raw file, id by id.
 
-Text is text: control tokens are written by this project, never read out of data (`open_tokenizer`).
+How what is written here is opened is said in models/tokenizer.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sft_atlas.data.sources import DataError
 from sft_atlas.files import read_json, write_json
-from sft_atlas.models.audit_texts import texts
+from sft_atlas.models.tokenizer import control_ids, open_tokenizer
+from sft_atlas.stages.base.audit_texts import texts
 
 MARK = "▁"
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -40,20 +40,6 @@ class Raw:
     file: Path
     backend: Tokenizer
     encode: Encode
-
-
-def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model's folder, from local files only, as `tokenizer.json` has it.
-
-    Control tokens that stand written out in a text are read as text: else a row could train a begin or an end in the
-    middle, or a benchmark's item could end its own prompt.
-    """
-    # AutoTokenizer would choose a class by the model's type, and that class rebuild what it reads
-    reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    tokenizer: PreTrainedTokenizerBase = reader.from_pretrained(folder, local_files_only=True)
-    tokenizer.split_special_tokens = True
-    tokenizer.init_kwargs.pop("split_special_tokens", None)
-    return tokenizer
 
 
 def convert(source: Path, target: Path) -> dict[str, Any] | None:
@@ -330,11 +316,3 @@ def _add_before(backend: Tokenizer, before: list[str]) -> None:
 
 def _ids(backend: Tokenizer, tokens: list[str]) -> list[int]:
     return [number for token in tokens if (number := backend.token_to_id(token)) is not None]
-
-
-def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of tokens that steer a model and stand for no text; the unknown token stands for some."""
-    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-    unknown = {tokenizer.unk_token_id} - ends
-    return {number for number in added | ends if number is not None} - unknown
