@@ -10,10 +10,12 @@ import polars as pl
 import pytest
 
 from sft_atlas.errors import StudyError
+from sft_atlas.files import write_json
 from sft_atlas.nodes import Benchmark, Dataset, RunKey, Sample
 from sft_atlas.stages.dataset import run as datasets
 from sft_atlas.stages.sample import run as samples
 from sft_atlas.study import identity
+from sft_atlas.study.build import check_examples
 from sft_atlas.study.identity import canonical, digest, fingerprint, sha256
 from sft_atlas.study.plan import Plan, spec_file
 from tests.unit.helpers import plan_of, write_study
@@ -60,6 +62,11 @@ NEUTRAL = {
     "the name of a block": [("  schedules: {", "  comparison: {")],
     "a reason": [("out of memory", "no time")],
     "options of the analysis": [("bootstrap_draws: 200", "bootstrap_draws: 300")],
+    "what is done where rows are too few": [("size: 40", "size: 40, shortfall: take_all")],
+    "the number of items that is expected": [("shots: [0, 2]", "shots: [0, 2], expected_items: 7")],
+    "the limit of characters that holds anyway": [("turns: first,", "turns: first, max_characters: 200000,")],
+    "weights as they are published": [("revision: 0123abc}", "revision: 0123abc}\n    cast: null")],
+    "no second source": [("revision: 0123abc", "revision: 0123abc, otherwise: null")],
 }
 
 
@@ -84,6 +91,8 @@ MEANT: dict[str, tuple[tuple[str, str], set[str]]] = {
     "size of a sample": (("size: 40", "size: 41"), TEXTS),
     "rows of a dataset": ((MATH, MATH.replace("60", "61")), {"dataset"} | TEXTS),
     "a filter": (("lang: [en]", "lang: [de]"), {"dataset"} | TEXTS),
+    "the longest row": (("turns: first,", "turns: first, max_characters: 900,"), {"dataset"} | TEXTS),
+    "weights in another type": (("revision: 0123abc}", "revision: 0123abc}\n    cast: bf16"), {"base"} | TOKENS),
     "template": (
         ("seeds: [0, 1]\n", 'seeds: [0, 1]\ntemplate: {completion_prefix: ""}\n'),
         {"tokenizer", "base"} | TEXTS,
@@ -126,6 +135,42 @@ def test_the_length_of_a_run_counts_unless_its_schedule_is_constant(study: Path,
     assert run_id(longer) == run_id(planned)
     stretched = plan_of(write_study(study, ("schedule: cosine, epochs: 4", "schedule: cosine, epochs: 9")))
     assert run_id(stretched, recipe="decay") != run_id(planned, recipe="decay")
+
+
+FEWER = (MATH, MATH.replace("60", "30"))
+ALL = ("size: 40", "size: 40, shortfall: take_all")
+
+
+def test_rows_known_to_be_fewer_are_what_a_sample_holds(study: Path, planned: Plan) -> None:
+    """Asking for more than there is, for just that, or for all, is the same sample; the other datasets' do not move."""
+    taken = plan_of(write_study(study, FEWER, ALL))
+    assert taken.samples["math-40"].identity["size"] == 30
+    assert taken.samples["knowledge-40"].hash == planned.samples["knowledge-40"].hash
+    # what cleaning leaves of a file is not known while planning
+    assert taken.samples["chats-40"].identity["size"] == 40
+    assert run_id(taken, sample="knowledge-40") == run_id(planned, sample="knowledge-40")
+    more = plan_of(write_study(study, FEWER, ("size: 40", "size: 50, shortfall: take_all")))
+    assert more.samples["math-40"].hash == taken.samples["math-40"].hash
+    whole = ('"{dataset}-40": {datasets: "*", size: 40}', '"{dataset}-40": {datasets: "*"}')
+    assert plan_of(write_study(study, FEWER, whole)).samples["math-40"].hash == taken.samples["math-40"].hash
+
+
+def test_rows_known_to_be_too_few_are_refused_while_planning(study: Path) -> None:
+    with pytest.raises(StudyError, match=r"samples\.math-40: 40 rows of math are asked for, it has 30; lower `size`"):
+        plan_of(write_study(study, FEWER))
+
+
+def test_what_is_prepared_is_held_against_what_the_study_asks(study: Path, planned: Plan, tmp_path: Path) -> None:
+    """Numbers that are no part of an identity, on results that are there already."""
+    chats, facts = planned.samples["chats-40"], planned.benchmarks["facts"]
+    write_json(tmp_path / chats.output, {"sources": {"chats": {"available": 39}}})
+    write_json(tmp_path / facts.output, {"worked_examples": 2, "in_source": 8})
+    check_examples(plan_of(write_study(study, ALL)), tmp_path)
+    with pytest.raises(StudyError, match=r"samples\.chats-40: 40 rows of chats are asked for, 39 are there after"):
+        check_examples(planned, tmp_path)
+    expects = ("shots: [0, 2]", "shots: [0, 2], expected_items: 7")
+    with pytest.raises(StudyError, match=r"benchmarks\.facts\.expected_items: found 7, but .* holds 8 items"):
+        check_examples(plan_of(write_study(study, ALL, expects)), tmp_path)
 
 
 def test_a_seed_and_a_base_make_another_run(planned: Plan) -> None:

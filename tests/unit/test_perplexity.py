@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedModel
 
 from sft_atlas.models.device import load_model, prepare
+from sft_atlas.models.tokenizer import IGNORED
 from sft_atlas.stages.perplexity import run as perplexity
 from sft_atlas.stages.perplexity.run import ratio_perplexity, row_losses, summary
-from sft_atlas.stages.tokens.run import IGNORED
 from sft_atlas.stages.tokens.run import SCHEMA as TOKENS
 from tests.unit.helpers import content, snapshot, stand_in
 

@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from sft_atlas.files import read_json, write_json
 from sft_atlas.models.checkpoint import load_checkpoint
 from sft_atlas.models.origin import name_of, record_origin
+from sft_atlas.models.tokenizer import IGNORED
 from sft_atlas.stages.release import run as release
-from sft_atlas.stages.tokens.run import IGNORED
 from sft_atlas.stages.tokens.run import SCHEMA as TOKENS
 from sft_atlas.stages.train import run as train
 from sft_atlas.study.build import recipe_identity

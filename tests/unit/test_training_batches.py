@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from sft_atlas.models.device import load_model
-from sft_atlas.models.tokenizer import IGNORED
-from sft_atlas.stages.tokens.run import SCHEMA, load_tokenizer
+from sft_atlas.models.tokenizer import IGNORED, load_tokenizer
+from sft_atlas.stages.tokens.run import SCHEMA
 from sft_atlas.stages.train import run
 from sft_atlas.training.batches import sequences
 from sft_atlas.training.sampler import StepSampler, splits_for

@@ -147,7 +147,7 @@ def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
             )
         if sample.name in expanded:
             raise StudyError(f"{where}: makes a second sample named {sample.name!r}")
-        content = (sample.declared.size, sample.declared.seed, sample.declared.shortfall, sample.datasets, sample.parts)
+        content = (sample.declared.size, sample.declared.seed, sample.datasets, sample.parts)
         if content in seen:
             raise StudyError(f"{where}: {sample.name!r} declares the same as samples.{seen[content]}; drop one")
         expanded[sample.name], seen[content] = sample, sample.name

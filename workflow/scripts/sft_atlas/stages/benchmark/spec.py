@@ -26,10 +26,11 @@ class Identity(Part):
 
 
 class Labels(Part):
-    """The greatest number of worked examples that the study asks for, and whether an item may be one of its own."""
+    """The most worked examples that the study asks for, whether an item may be one of its own, and how many items."""
 
     shots: int = 0
     own_example: Literal["exclude", "keep"] = "exclude"
+    expected_items: int | None = None
 
 
 class Spec(JobSpec):

@@ -19,7 +19,7 @@ STAGE = Stage(
     scope="sample",
     output="{place}/contamination-{hash}.parquet",
     jobs=jobs,
-    version=1,
+    version=2,
     after=("sample", "benchmark"),
     absent="-",
 )
