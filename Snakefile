@@ -27,6 +27,7 @@ wildcard_constraints:
     source=r"(samples|benchmarks)/[^/]+",
     model=r"(bases|runs/[^/]+/[^/]+)/[^/]+",
     hash=r"[0-9a-f]{8}",
+    id=r"[0-9a-f]{8}",
 
 
 rule all:
@@ -46,6 +47,7 @@ include: "rules/perplexity.smk"
 include: "rules/similarity.smk"
 include: "rules/embedding.smk"
 include: "rules/contamination.smk"
+include: "rules/compared.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/likelihoods.smk"

@@ -137,7 +137,10 @@ def job_inputs(pattern):
         if starts_jobs:
             begin_run()
             freeze(Path(in_results(spec_file(output, spec["hash"]))), spec)
-        return [in_results(path) for path in leaves(spec["inputs"])] + spec["sources"]
+        # a comparison has to be there before anything is trained, and makes nothing stale
+        gate = spec["inputs"].get("compared") if spec["stage"] == "train" else None
+        paths = [path for path in leaves(spec["inputs"]) if path != gate]
+        return [in_results(path) for path in paths] + spec["sources"] + ([ancient(in_results(gate))] if gate else [])
 
     return inputs
 

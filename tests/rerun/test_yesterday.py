@@ -40,4 +40,4 @@ def test_the_fixture_is_small_and_whole() -> None:
     with tarfile.open(archive) as opened:
         names = opened.getnames()
     assert sum(Path(name).name.startswith("release-") and "." not in Path(name).stem for name in names) == 6
-    assert sum(name.startswith(".snakemake/metadata/") for name in names) == 59
+    assert sum(name.startswith(".snakemake/metadata/") for name in names) == 62

@@ -29,6 +29,7 @@ STAGE = Stage(
     scope="base",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
+    priority=58,
     version=2,
     after=("tokenizer",),
     target="bases",

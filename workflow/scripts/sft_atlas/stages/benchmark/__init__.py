@@ -37,6 +37,7 @@ STAGE = Stage(
     scope="benchmark",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
+    priority=60,
     version=2,
     target="prepare",
     prepares=True,

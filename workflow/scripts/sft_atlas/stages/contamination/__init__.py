@@ -19,6 +19,7 @@ STAGE = Stage(
     scope="sample",
     output="{place}/contamination-{hash}.parquet",
     jobs=jobs,
+    priority=57,
     version=2,
     after=("sample", "benchmark"),
     absent="-",

@@ -23,6 +23,7 @@ STAGE = Stage(
     scope="dataset",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
+    priority=60,
     version=2,
     target="prepare",
     prepares=True,

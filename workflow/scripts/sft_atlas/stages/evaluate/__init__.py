@@ -33,6 +33,7 @@ STAGE = Stage(
     scope="model",
     output="{place}/scores-{hash}.parquet",
     jobs=jobs,
+    priority=20,
     version=2,
     after=("benchmark", "base", "train"),
     known_as="scores",

@@ -31,6 +31,7 @@ STAGE = Stage(
     scope="model",
     output="{place}/likelihoods-{hash}.parquet",
     jobs=jobs,
+    priority=20,
     version=2,
     after=("benchmark", "base", "train"),
     absent="likelihoods not measured",

@@ -50,6 +50,7 @@ STAGE = Stage(
     scope="sample",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
+    priority=60,
     version=2,
     after=("dataset",),
     target="prepare",

@@ -19,6 +19,7 @@ STAGE = Stage(
     scope="sample",
     output="{place}/similarity-{hash}.parquet",
     jobs=jobs,
+    priority=54,
     version=2,
     after=("sample", "benchmark"),
     absent="-",

@@ -38,6 +38,7 @@ STAGE = Stage(
     scope="tokens",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
+    priority=56,
     version=2,
     after=("sample", "base", "contamination"),
     target="tokenise",
