@@ -235,10 +235,10 @@ def check_retries(jobs):
 
 
 onstart:
-    if workflow.is_main_process:
-        check_revisions(workflow.dag.needrun_jobs())
     if CONFIG.check_disk and workflow.is_main_process:
         check_disk(workflow.dag.needrun_jobs())
+    if workflow.is_main_process:
+        check_revisions(workflow.dag.needrun_jobs())
     if workflow.is_main_process and not workflow.local_exec:
         # what runs in this process does so on the log-in node, and the scratch is one of compute nodes
         os.environ.update(SFT_ATLAS_SCRATCH="")
