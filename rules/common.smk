@@ -293,12 +293,12 @@ def tell_failures():
 
 
 onstart:
-    if workflow.is_main_process:
-        check_revisions(workflow.dag.needrun_jobs())
     if CONFIG.check_disk and workflow.is_main_process:
         check_disk(workflow.dag.needrun_jobs())
     if CONFIG.max_files and workflow.is_main_process:
         check_files(workflow.dag.needrun_jobs())
+    if workflow.is_main_process:
+        check_revisions(workflow.dag.needrun_jobs())
     if workflow.is_main_process and not workflow.local_exec:
         # what runs in this process does so on the log-in node, and the scratch is one of compute nodes
         change(scratch="")

@@ -361,6 +361,37 @@ def test_the_columns_of_a_format_are_those_that_its_reader_needs(name: str) -> N
             read({other: value for other, value in ROWS[name].items() if other != column})
 
 
+FETCH = """\
+import sys
+from sft_atlas.data.sources import DataError, read_rows, source_files
+hub = {"id": sys.argv[1], "revision": "main", "files": sys.argv[2:]}
+try: print(len(list(read_rows(source_files({"hub": hub}, [])))))
+except DataError as error: print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "got"),
+    [
+        (("openai/gsm8k", "main/test-*"), "40"),
+        (("yahma/alpaca-cleaned", "*.json"), "3"),
+        (("GAIR/lima", "train.jsonl"), "hub GAIR/lima@main: gated; accept its terms on the hub, then"),
+    ],
+    ids=["parquet", "json", "gated"],
+)
+def test_a_job_fetches_from_this_hub_what_preflight_saw(
+    source: tuple[str, ...], got: str, hub: Hub, tmp_path: Path
+) -> None:
+    places = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": ""}
+    environment = ENVIRONMENT | places
+    environment.pop("HF_HUB_OFFLINE", None)
+    command = [sys.executable, "-c", FETCH, *source]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(got), done.stderr
+    listed = [path for method, path, *_ in hub.requests if "/tree/" in path]
+    assert listed or got.startswith("hub")
+
+
 # --- pin
 
 

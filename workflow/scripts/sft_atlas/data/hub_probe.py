@@ -137,8 +137,9 @@ def _listing(kind: str, repository: str, revision: str) -> Any:
         raise ProbeError(_status_words(error)) from None
     except Exception as error:
         # of the hub's library and of what it stands on, with addresses in their texts
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(error).__name__
         raise ProbeError(
-            f"the hub cannot be reached at {constants.ENDPOINT} ({type(error).__name__}); ask where there is a network"
+            f"the hub cannot be reached at {constants.ENDPOINT} ({why}); ask where there is a network"
         ) from None
 
 
