@@ -93,6 +93,26 @@ def test_ids_are_those_of_the_raw_file(options: dict[str, Any], tmp_path: Path) 
     assert len(tokenizer) == raw.get_piece_size()
 
 
+@pytest.mark.parametrize(
+    "lengths", [[*range(2, 15), 16], [2, 4, 8, 16], [2, 3, 5, 8, 12]], ids=["Mistral's", "pairs", "odd"]
+)
+def test_runs_of_spaces_are_cut_as_sentencepiece_cuts_them(lengths: list[int], tmp_path: Path) -> None:
+    """Mistral's vocabulary, and those made from it, holds runs of spaces that all have one score."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    source = train(tmp_path / "base", **KINDS["bpe, as Llama's"])
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    proto.ParseFromString((source / "tokenizer.model").read_bytes())
+    for length in lengths:
+        proto.pieces.add(piece="▁" * length, score=-1e9)
+    (source / "tokenizer.model").write_bytes(proto.SerializeToString())
+    tokenizer = open_tokenizer(converted(source))
+    raw = SentencePieceProcessor(model_file=str(source / "tokenizer.model"))
+    for length in range(1, 130):
+        for text in ("x" + " " * length + "|", " " * length, " " * length + "a" + " " * (length // 2)):
+            assert tokenizer(text)["input_ids"][1:] == raw.encode(text), length
+
+
 NAIVE = {
     "a unigram model read as BPE": ("llama", {"model_type": "unigram", "byte_fallback": True, **BARE}),
     "a mark lost": ("mistral", {"model_type": "bpe", "byte_fallback": True, **BARE}),

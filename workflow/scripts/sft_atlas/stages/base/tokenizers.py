@@ -199,7 +199,11 @@ def _unigram(proto: Any) -> models.Unigram:
 
 
 def _bpe(proto: Any) -> models.BPE:
-    """Merges in the order of the scores of what they make, as sentencepiece applies them."""
+    """Merges in the order of the scores of what they make, as sentencepiece applies them.
+
+    Of equal scores, such as runs of spaces have, sentencepiece takes the leftmost, so that a run grows from its left end;
+    what makes the longer piece first does the same here, where an order is all that can be said.
+    """
     ids = {piece.piece: number for number, piece in enumerate(proto.pieces)}
     able = {p.piece: p.score for p in proto.pieces if p.type in (NORMAL, USER_DEFINED, UNUSED)}
     merges = []
@@ -207,7 +211,7 @@ def _bpe(proto: Any) -> models.BPE:
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
             if left in able and right in able:
-                merges.append((-score, ids[left], ids[right], (left, right)))
+                merges.append((-score, -len(piece), -len(left), ids[left], ids[right], (left, right)))
     unknown = next((p.piece for p in proto.pieces if p.type == UNKNOWN), None)
     ordered = [pair for *_, pair in sorted(merges)]
     return models.BPE(
