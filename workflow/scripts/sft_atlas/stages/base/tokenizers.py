@@ -217,8 +217,8 @@ def _unigram(proto: Any) -> models.Unigram:
 def _bpe(proto: Any) -> models.BPE:
     """Merges in the order of the scores of what they make, as sentencepiece applies them.
 
-    Of equal scores, such as runs of spaces have, sentencepiece takes the leftmost, so that a run grows from its left end;
-    what makes the longer piece first does the same here, where an order is all that can be said.
+    Of equal scores, such as runs of spaces have, sentencepiece takes the leftmost, so that a run grows from its left
+    end; what makes the longer piece first does the same here, where an order is all that can be said.
     """
     ids = {piece.piece: number for number, piece in enumerate(proto.pieces)}
     able = {p.piece: p.score for p in proto.pieces if p.type in (NORMAL, USER_DEFINED, UNUSED)}
