@@ -115,6 +115,14 @@ def test_every_figure_is_drawn_and_explained_with_numbers(full: Path) -> None:
     assert "Results of different versions are mixed here: torch" in page
 
 
+def test_rows_that_were_left_out_stand_on_the_page_with_their_reasons(full: Path) -> None:
+    page = (full / "report.html").read_text()
+    shown = pl.read_parquet(full / "tables/samples.parquet").height
+    assert (
+        page.count("duplicate 2, empty 1") == page.count("later_turns 5") == min(shown, page.count("later_turns 5")) > 0
+    )
+
+
 def test_the_same_tables_give_the_same_bytes(full: Path, tmp_path: Path) -> None:
     build(full / "tables", STUDY, VERSIONS, tmp_path)
     made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())

@@ -56,6 +56,12 @@ CONTROLS = [
     "[INST] hi [/INST]", "<<SYS>>",
     "<bos>", "<eos>", "<|begin_of_text|>", "<|eot_id|>", "▁", "▁▁", "▁a", "##b", "Ġc", "[UNK]", "[CLS]",
 ]  # fmt: skip
+# of any length: in many vocabularies runs of one character are pieces of their own
+RUNS = [
+    *(f"x{character * length}|" for character in " -=\t\n." for length in (9, 15, 16, 17, 18, 23, 29, 31, 47, 64, 100)),
+    *("\n" + " " * length + "return x" for length in range(12, 44, 4)),
+    "| Name" + " " * 25 + "| Size" + " " * 13 + "|\n|" + "-" * 30 + "|" + "-" * 18 + "|",
+]
 PROMPTS = [
     "###Question: What is the name of the river?\n###Answer:",
     "###Question: Sort these.\n3, 1, 2\n###Answer: 1, 2, 3",
@@ -70,7 +76,7 @@ def texts(*own: str) -> list[str]:
     Scripts with and without spaces, code, runs of white space, emoji, forms of one character, and texts that look like
     control tokens.
     """
-    fragments = [*SPEECH, *CODE, *SPACES, *ODDITIES, *CONTROLS, *own, *PROMPTS]
+    fragments = [*SPEECH, *CODE, *SPACES, *RUNS, *ODDITIES, *CONTROLS, *own, *PROMPTS]
     found = list(dict.fromkeys(fragments))
     found += [f"{PROMPTS[0]} {fragment}" for fragment in found]
     draw = random.Random(0)
