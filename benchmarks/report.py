@@ -21,8 +21,9 @@ import polars as pl
 from threadpoolctl import threadpool_limits
 
 from sft_atlas.analysis import tables
+from sft_atlas.analysis.findings import analyse
 from sft_atlas.report.page import build
-from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.stages.audit.run import audit
 from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
@@ -111,7 +112,7 @@ def _sample(
     perplexity = float(rng.uniform(2, 40))
     about = {"perplexity": perplexity, "perplexity_stderr": 0.1, "perplexity_full": perplexity * 2}
     about |= lengths | {"dataset": plan.matrix.samples[sample].dataset, "size": size, "perplexity_full_stderr": 0.1}
-    for benchmark in plan.benchmarks:
+    for benchmark in plan.study.benchmarks:
         similar = {"similarity": float(rng.uniform(0, 0.3)), "embedding_similarity": float(rng.uniform(0, 0.9))}
         rows["predictors"].append({"base": base, "sample": sample, "benchmark": benchmark} | about | similar)
 

@@ -44,9 +44,10 @@ from sft_atlas.micro import questions
 from sft_atlas.micro.tokenizer import train_tokenizer
 from sft_atlas.models import device
 from sft_atlas.stages.tokens.run import tokenise
-from sft_atlas.study.build import recipe_identity
+from sft_atlas.stages.train import recipe_identity
 from sft_atlas.study.model import Recipe, Template
 from sft_atlas.training.fit import load, log_of, make_trainer, micro_batches
+from sft_atlas.training.settings import Settings
 from sft_atlas.training.trainer import adapter_config
 
 # width, layers, heads, key/value heads, feed-forward width, vocabulary, architecture (7B shapes: the models' cards)
@@ -125,20 +126,20 @@ class Bench:
             (self.base.with_name("model") / file.name).write_bytes(file.read_bytes())
         write_record(self.base, {}, [])
         del model
-        self.recipe = recipe_identity(
-            Recipe.model_validate(
-                {
-                    "method": options.method,
-                    "learning_rate": options.learning_rate,
-                    "schedule": "constant",
-                    "batch_size": options.batch,
-                    "epochs": options.epochs,
-                    "max_length": options.max_length,
-                    "precision": "bf16" if self.gpu else "fp32",
-                }
-            )
+        declared = Recipe(
+            method=options.method,
+            learning_rate=options.learning_rate,
+            schedule="constant",
+            batch_size=options.batch,
+            epochs=options.epochs,
+            max_length=options.max_length,
+            precision="bf16" if self.gpu else "fp32",
         )
-        self.settings = {"recipe": self.recipe, "seed": 0, "threads": torch.get_num_threads()}
+        recipe, threads = recipe_identity(declared), torch.get_num_threads()
+        self.settings = Settings.model_validate(
+            {"base": "measured", "tokens": "measured", "recipe": recipe, "seed": 0, "threads": threads}
+        )
+        self.recipe = self.settings.recipe
         self.steps = options.epochs * math.ceil(tokens.height / options.batch)
 
     def _examples(self) -> Any:
@@ -183,7 +184,7 @@ class Bench:
         data = Dataset(self.text.select("prompt", "completion").to_arrow())
         settings = SFTConfig(
             output_dir=str(self.folder / "trl"),
-            learning_rate=self.recipe["learning_rate"],
+            learning_rate=self.recipe.learning_rate,
             lr_scheduler_type="constant",
             num_train_epochs=self.options.epochs,
             gradient_accumulation_steps=max(1, self.options.batch // 8),
@@ -198,7 +199,7 @@ class Bench:
             args=settings,
             train_dataset=data,
             processing_class=self.tokenizer,
-            peft_config=adapter_config(self.recipe["lora"]),
+            peft_config=adapter_config(self.recipe.adapter),
         )
         return self._timed(trainer, lambda: [entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
 
@@ -207,12 +208,12 @@ class Bench:
         from peft import get_peft_model
 
         model = self.model()
-        lora = adapter_config(self.recipe["lora"])
+        lora = adapter_config(self.recipe.adapter)
         model = get_peft_model(model, lora) if lora else model
         model.train()
         rows = list(zip(self.rows["input_ids"].to_list(), self.rows["labels"].to_list(), strict=True))
         trained = [weight for weight in model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=self.recipe["learning_rate"], weight_decay=0.0)
+        optimizer = torch.optim.AdamW(trained, lr=self.recipe.learning_rate, weight_decay=0.0)
         pad, ends, losses = self.tokenizer.pad_token_id or 0, [], []
         for epoch in range(self.options.epochs):
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(epoch)).tolist()
@@ -291,7 +292,7 @@ def share(bench: Bench, runs: int, repeats: int) -> None:
     )
 
 
-def runs_of_one_base(settings: dict[str, Any], folder: Path, runs: int, once: bool) -> float:
+def runs_of_one_base(settings: Settings, folder: Path, runs: int, once: bool) -> float:
     """Seconds for a run, each a fork of this process."""
     base, tokens = folder / "base/manifest.json", folder / "tokens/manifest.json"
     torch.set_num_threads(1)

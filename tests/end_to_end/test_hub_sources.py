@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from sft_atlas.files import read_json, write_json
-from sft_atlas.nodes import Dataset
+from sft_atlas.nodes import Benchmark, Dataset
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import expand
@@ -138,7 +138,7 @@ def test_three_datasets_read_their_file_once(mirror: Path, tmp_path: Path) -> No
 def test_a_repository_that_is_not_in_the_mirror_is_named(mirror: Path, tmp_path: Path) -> None:
     path = ROOT / "studies/massive-sft.yaml"
     study = load_study(path)
-    spec = build_plan(study, expand(study, path), path.stem).benchmarks["gsm8k"]
+    spec = build_plan(study, expand(study, path), path.stem).job("benchmark", Benchmark("gsm8k"))
     write_json(tmp_path / spec.file, spec.content())
     environment = os.environ | {"HF_HOME": str(mirror), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "sft_atlas.job", str(tmp_path / spec.file)]

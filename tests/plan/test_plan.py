@@ -29,10 +29,10 @@ def test_the_trimmed_study_plans_every_stage(project: Project) -> None:
         "evaluate_model": 8,
         "measure_weights": 6,
         "measure_likelihoods": 8,
-        "collect": 1,
+        "collect_results": 1,
         "audit_scores": 1,
-        "analyse": 1,
-        "report": 1,
+        "analyse_tables": 1,
+        "write_report": 1,
     }
 
 
@@ -58,7 +58,7 @@ def test_stages_bases_and_blocks_are_targets(project: Project, target: str, expe
     jobs = project(TRIMMED).plan(target).jobs
     assert jobs.pop(target) == 1
     assert {rule: n for rule, n in jobs.items() if rule in expected} == expected
-    assert not {"collect", "analyse", "report"} & set(jobs)
+    assert not {"collect_results", "analyse_tables", "write_report"} & set(jobs)
 
 
 def test_only_narrows_without_changing_identities(project: Project) -> None:

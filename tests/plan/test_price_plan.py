@@ -47,7 +47,7 @@ def test_resources_follow_the_size_of_the_model(project: Project) -> None:
 
 def test_a_micro_study_asks_for_little(project: Project) -> None:
     text = project(TRIMMED).plan().text
-    for rule in ("train_run", "evaluate_model", "make_base", "measure_weights", "report", "prepare_dataset"):
+    for rule in ("train_run", "evaluate_model", "make_base", "measure_weights", "write_report", "prepare_dataset"):
         for job in resources(text, rule):
             assert job == {"gpu": 0, "runtime": 10, "mem_mb": job["mem_mb"]}
             assert job["mem_mb"] <= 4000
@@ -73,7 +73,7 @@ def test_the_plan_is_a_text_a_table_and_a_page(project: Project) -> None:
     assert {path.name for path in (repository.folder / "results").iterdir()} == {"trimmed"}
     assert "Nothing to be done" in repository.plan("plan").text
     repository.edit(TRIMMED, "  adapters: {bases: calculator", '  adapters: {bases: "*"')
-    assert repository.plan("plan").jobs == {"price": 1, "plan": 1}
+    assert repository.plan("plan").jobs == {"estimate_cost": 1, "plan": 1}
 
 
 def test_finished_jobs_are_counted_and_correct_the_prices(finished: Repository) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sft_atlas.nodes import RunKey
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
-from sft_atlas.study.matrix import Matrix, RunKey, expand
+from sft_atlas.study.matrix import Matrix, expand
 from sft_atlas.study.plan import Plan
 from tests.conftest import ROOT
 
@@ -29,9 +30,9 @@ def matrix(plan: Plan) -> Matrix:
 
 def test_counts(plan: Plan, matrix: Matrix) -> None:
     assert matrix.checkpoints == 1070
-    assert len(matrix.runs) == len(plan.train) == 341
+    assert len(matrix.runs) == len(plan.select("train")) == 341
     assert len(plan.bases) == 12
-    assert len(plan.benchmarks) == 13
+    assert len(plan.select("benchmark")) == 13
     assert len(matrix.subsets["published"]) == 1016
     blocks = Counter(block for run in matrix.runs.values() for names in run.epochs.values() for block in names)
     assert blocks == {"single": 240, "all": 240, "leave-one-out": 20, "epochs-1k": 300, "epochs-20k": 270}
@@ -64,23 +65,17 @@ def _cell(matrix: Matrix, key: RunKey, epoch: int) -> Cell:
 
 def test_an_epoch_is_shared_only_where_it_is_a_shorter_run(plan: Plan) -> None:
     """Of a constant schedule, one run serves all epochs; a cosine run of another length is another run."""
-    constant = [
-        spec for key, spec in ((spec.key, spec) for spec in plan.select("train")) if key.recipe == "full-constant"
-    ]
+    constant = plan.select("train", recipe="full-constant")
     assert len(constant) == 57
     assert all("epochs" not in spec.identity["settings"]["recipe"] for spec in constant)
-    cosine = [
-        spec for key, spec in ((spec.key, spec) for spec in plan.select("train")) if key.recipe != "full-constant"
-    ]
+    cosine = [spec for spec in plan.select("train") if spec not in constant]
+    assert len(cosine) == 341 - 57
     assert all(spec.identity["settings"]["recipe"]["epochs"] == 10 for spec in cosine)
 
 
 def test_nothing_is_trained_twice(plan: Plan) -> None:
-    runs = [
-        (spec.identity["run"], key.base, key.sample)
-        for key, spec in ((spec.key, spec) for spec in plan.select("train"))
-    ]
-    assert len({run for run, _, _ in runs}) == len(runs) == 341
+    runs = [spec.identity["run"] for spec in plan.select("train")]
+    assert len(set(runs)) == len(runs) == 341
 
 
 def test_the_subset_can_be_run_alone(plan: Plan) -> None:

@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from sft_atlas.analysis import tables
+from sft_atlas.analysis.findings import analyse
 from sft_atlas.report.figures import AUDIT, QUESTIONS
 from sft_atlas.report.page import build
-from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.stages.audit.run import audit
 from sft_atlas.study.analyses import AnalysisOptions
 from tests.unit.synthetic import Study, tables_of
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Planned, Repository
 
 STUDY = "tests/studies/trimmed.yaml"
-AGAIN = {"collect": 1, "audit_scores": 1, "analyse": 1, "report": 1}
+AGAIN = {"collect_results": 1, "audit_scores": 1, "analyse_tables": 1, "write_report": 1}
 ONE_RUN = {"train_run": 1, "evaluate_model": 1, "measure_weights": 1, "measure_likelihoods": 1}
 
 
@@ -108,9 +108,13 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
             | AGAIN,
         ),
         ("likelihoods: {texts: 12}", "likelihoods: {texts: 11}", {"measure_likelihoods": 8} | AGAIN),
-        ("title: trimmed micro study", "analyses: {seed: 7}", {"analyse": 1, "report": 1}),
+        ("title: trimmed micro study", "analyses: {seed: 7}", {"analyse_tables": 1, "write_report": 1}),
         # the analysis compares bases of one family
-        ("  calculator:\n    micro:", "  calculator:\n    family: abacus\n    micro:", {"analyse": 1, "report": 1}),
+        (
+            "  calculator:\n    micro:",
+            "  calculator:\n    family: abacus\n    micro:",
+            {"analyse_tables": 1, "write_report": 1},
+        ),
     ],
     ids=["learning rate", "base", "dataset", "seed", "epoch", "benchmark", "texts", "option of the analysis", "label"],
 )
@@ -124,9 +128,9 @@ def test_a_change_redoes_just_what_hangs_on_it(
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("workflow/scripts/sft_atlas/analysis/correlations.py", {"analyse": 1, "report": 1}),
-        ("workflow/scripts/sft_atlas/analysis/audit.py", {"audit_scores": 1, "analyse": 1, "report": 1}),
-        ("workflow/scripts/sft_atlas/report/figures.py", {"report": 1}),
+        ("workflow/scripts/sft_atlas/analysis/correlations.py", {"analyse_tables": 1, "write_report": 1}),
+        ("workflow/scripts/sft_atlas/analysis/audit.py", {"audit_scores": 1, "analyse_tables": 1, "write_report": 1}),
+        ("workflow/scripts/sft_atlas/report/figures.py", {"write_report": 1}),
         ("workflow/scripts/sft_atlas/stages/collect/run.py", AGAIN),
     ],
 )

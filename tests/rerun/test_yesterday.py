@@ -1,7 +1,7 @@
 """Results that an earlier version finished stay valid: real metadata of Snakemake's, real dry runs.
 
 tests/fixtures/yesterday.tar.gz holds the results of tests/studies/yesterday.yaml, whole, as version 0.2.0 made them
-(a run of 25 seconds; identities of sources and samples moved then, see the changelog), with Snakemake's records of them.
+(a run of 25 seconds; identities moved then, see the changelog), with Snakemake's records of them.
 """
 
 import tarfile

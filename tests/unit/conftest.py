@@ -1,7 +1,8 @@
 """A tiny random model with a tiny trained tokenizer, made once for all unit tests."""
 
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,17 @@ from sft_atlas.files import write_record
 from sft_atlas.micro.tokenizer import train_tokenizer
 from sft_atlas.models.tokenizer import open_tokenizer
 from sft_atlas.study.model import Template
+
+
+@pytest.fixture(autouse=True)
+def messages() -> Iterator[None]:
+    """How a test sets up what jobs say, in this process, ends with the test."""
+    logger = logging.getLogger("sft_atlas")
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
+
 
 BASE = "bases/tiny-00000000/manifest.json"
 

@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from sft_atlas.files import write_record, write_table
+from sft_atlas.runtime.settings import VARIABLE, Runtime
+from sft_atlas.spec import parse
+from sft_atlas.stage import stages
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.load import load_study
 from sft_atlas.study.matrix import Matrix, expand
@@ -81,9 +85,23 @@ def plan_of(path: Path) -> Plan:
     return build_plan(study, expand(study, path), path.stem)
 
 
-def content(stage: str, output: str, identity: dict[str, Any], inputs: Any = None, sources: Any = ()) -> dict[str, Any]:
-    """A frozen specification as a job reads it."""
-    return Spec(stage, output, identity, inputs or {}, tuple(map(str, sources))).content()
+def content(
+    stage: str, output: str, identity: dict[str, Any], inputs: Any = None, sources: Any = (), labels: Any = None
+) -> dict[str, Any]:
+    """A frozen specification as a job reads it from its file."""
+    spec = Spec(stage, output, identity, inputs or {}, tuple(map(str, sources)), labels or {}, stages()[stage].version)
+    return spec.content()
+
+
+def do(spec: dict[str, Any], root: Path) -> Any:
+    """Run the job of a frozen specification in a results folder; returns what the stage returns."""
+    stage = stages()[spec["stage"]]
+    return stage.module("run").run(parse(stage.module("spec").Spec, spec), root)
+
+
+def runtime(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    """Set how jobs run, for the rest of a test: these settings, and no other."""
+    monkeypatch.setenv(VARIABLE, Runtime(**settings).model_dump_json())
 
 
 def stand_in(root: Path, place: str, table: pl.DataFrame, name: str, **facts: Any) -> str:

@@ -12,9 +12,9 @@ from sft_atlas.analysis.cells import final_gains, nominal_sizes
 from sft_atlas.analysis.correlations import correlations
 from sft_atlas.analysis.effects import effects
 from sft_atlas.analysis.factors import methods, seeds
+from sft_atlas.analysis.findings import analyse
 from sft_atlas.analysis.layers import layer_correlations
 from sft_atlas.analysis.statistics import Bootstrap
-from sft_atlas.stages.analyse.run import analyse
 from sft_atlas.study.analyses import AnalysisOptions
 from tests.unit.synthetic import Study, tables_of
 

@@ -7,10 +7,11 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from sft_atlas.errors import StudyError
 from sft_atlas.micro.config import Architecture, MicroBase
 from sft_atlas.micro.pretrain import build_model
 from sft_atlas.study.checks import check_places, known
-from sft_atlas.study.load import MAX_BYTES, StudyError, check_device, load_config, load_study, read_yaml, study_path
+from sft_atlas.study.load import MAX_BYTES, check_device, load_config, load_study, read_yaml, study_path
 from sft_atlas.study.model import Base
 from sft_atlas.study.table import plan_study
 from tests.unit.helpers import STUDY, plan_of, write_study

@@ -12,7 +12,7 @@ from sft_atlas.files import read_json
 from sft_atlas.stages.benchmark import run as benchmarks
 from sft_atlas.stages.benchmark.run import LAYOUTS, Item, boxed
 from sft_atlas.stages.evaluate.run import COMPARISONS, extract
-from tests.unit.helpers import content
+from tests.unit.helpers import content, do
 
 HELLASWAG = {"ctx": "He sits", "endings": ["down.", "up."], "label": "1"}
 TRUTHFULQA = {"question": "Why?", "best_answer": "So.", "correct_answers": ["So.", "Because."]}
@@ -247,8 +247,9 @@ def make(
     shown = {"content": "y"} if examples else None
     identity = {"source": {"content": "x"}, "format": layout, "limit": limit, "examples": shown}
     sources = [source, *([examples] if examples else [])]
-    spec = content("benchmark", "benchmarks/made-00000000/manifest.json", identity, sources=sources)
-    benchmarks.run(spec | {"labels": {"shots": shots, **labels}}, root)
+    told = {"shots": shots, **labels}
+    spec = content("benchmark", "benchmarks/made-00000000/manifest.json", identity, None, sources, told)
+    do(spec, root)
     manifest = root / spec["output"]
     tables = {
         name: pl.read_parquet(manifest.with_name(f"{name}.parquet")) for name in ["items", "examples"][: len(sources)]

@@ -9,8 +9,9 @@ import pytest
 from sft_atlas.analysis import tables
 from sft_atlas.analysis.claims import CLAIMS
 from sft_atlas.analysis.decisions import Found
+from sft_atlas.analysis.findings import analyse
 from sft_atlas.analysis.statistics import Interval
-from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.stages.audit.run import audit
 from sft_atlas.study.analyses import AnalysisOptions
 from tests.unit.synthetic import Study, tables_of
 

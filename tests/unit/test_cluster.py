@@ -231,7 +231,7 @@ def test_a_log_of_an_earlier_run_is_not_one_of_the_run_at_work(plan: Plan, folde
     log.parent.mkdir(parents=True)
     log.write_text("step 1\nasked to stop after step 1: state saved at step 1; the same job goes on from there\n")
     entered(folder, time=log.stat().st_mtime + 1)
-    assert row(lines(plan, folder), "train")[:5] == ["0", "0", "0", "0", str(len(plan.train))]
+    assert row(lines(plan, folder), "train")[:5] == ["0", "0", "0", "0", str(len(plan.select("train")))]
     entered(folder, time=log.stat().st_mtime - 1)
     assert row(lines(plan, folder), "train")[1] == "1"
 

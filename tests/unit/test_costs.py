@@ -8,7 +8,7 @@ import pytest
 
 from sft_atlas.files import write_json
 from sft_atlas.report.costs import by_stage, cost_table, records
-from sft_atlas.stages.collect.run import curve
+from sft_atlas.stages.train.tables import curve
 from sft_atlas.study.identity import spec_file
 from tests.unit.helpers import content
 

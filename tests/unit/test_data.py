@@ -10,16 +10,14 @@ from typing import Any
 import polars as pl
 import pytest
 
+from sft_atlas.data.draw import draw_rows
 from sft_atlas.data.formats import FORMATS, Example, Options, normalise
 from sft_atlas.data.sources import local_files, read_rows
 from sft_atlas.errors import DataError
 from sft_atlas.files import read_json
-from sft_atlas.stages.dataset import run as datasets
 from sft_atlas.stages.dataset.run import clean
-from sft_atlas.stages.sample import run as samples
-from sft_atlas.stages.sample.run import draw_rows
 from sft_atlas.study.model import Template
-from tests.unit.helpers import content, stand_in
+from tests.unit.helpers import content, do, stand_in
 
 FIRST = Options({}, "first")
 SINGLE = Options({}, "single")
@@ -229,7 +227,7 @@ def make_dataset(root: Path, source: Path, layout: str = "prompt_completion", **
     """Run the stage; the manifest, with the rows under `table`."""
     identity = {"source": {"content": "x"}, "format": layout, "columns": {}, "keep": {}, "drop": {}, "turns": "first"}
     spec = content("dataset", "datasets/made-00000000/manifest.json", identity | declared, sources=[source])
-    datasets.run(spec, root)
+    do(spec, root)
     manifest = root / spec["output"]
     return read_json(manifest) | {"table": pl.read_parquet(manifest.with_name("rows.parquet"))}
 
@@ -433,9 +431,9 @@ def make_sample(root: Path, parts: list[str], name: str = "made", **identity: An
     """Run the stage; the manifest, with the rows under `table`."""
     labels = {"asked": identity.get("size"), "shortfall": identity.pop("shortfall", "error")}
     if "mix" not in identity:
-        identity = {"size": None, "seed": 0, "template": TEMPLATE} | identity
-    spec = content("sample", f"samples/{name}-00000000/manifest.json", identity, {"parts": parts}) | {"labels": labels}
-    samples.run(spec, root)
+        identity = {"size": None, "seed": 0, "template": TEMPLATE.model_dump()} | identity
+    spec = content("sample", f"samples/{name}-00000000/manifest.json", identity, {"parts": parts}, (), labels)
+    do(spec, root)
     manifest = root / spec["output"]
     return read_json(manifest) | {"table": pl.read_parquet(manifest.with_name("rows.parquet")), "path": spec["output"]}
 

@@ -13,11 +13,13 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.errors import DataError, StudyError
-from sft_atlas.stages.collect.run import cosine
+from sft_atlas.nodes import Benchmark, Sample
+from sft_atlas.stages.collect.tables import cosine
 from sft_atlas.stages.embedding import run as embedding
 from sft_atlas.stages.embedding.run import embed, read_texts
+from sft_atlas.stages.embedding.spec import Identity
 from sft_atlas.study.model import Template
-from tests.unit.helpers import content, plan_of, stand_in, write_study
+from tests.unit.helpers import content, do, plan_of, stand_in, write_study
 
 CPU = torch.device("cpu")
 TEMPLATE = Template()
@@ -64,7 +66,7 @@ def test_the_side_a_tokenizer_pads_on_changes_nothing(embedder: Path, tmp_path: 
 
 def spec_of(kind: str, source: str, folder: Path, rows: int = 1000) -> dict[str, Any]:
     identity = {"kind": kind, "source": "0", "model": "0", "rows": rows, "max_length": 64, "threads": 1}
-    identity |= {"template": TEMPLATE}
+    identity |= {"template": TEMPLATE.model_dump()}
     output = f"{Path(source).parent}/embedding-0.parquet"
     return content("embedding", output, identity, {"source": source}, sorted(folder.iterdir()))
 
@@ -83,16 +85,16 @@ def test_samples_and_benchmarks_are_read_alike(tmp_path: Path, embedder: Path) -
     sample = stand_in(tmp_path, "samples/s-00000000", rows, "rows.parquet")
     benchmark = stand_in(tmp_path, "benchmarks/b-00000000", items, "items.parquet")
     specs = [spec_of("sample", sample, embedder), spec_of("benchmark", benchmark, embedder)]
-    texts = [read_texts(tmp_path / s["inputs"]["source"], s["identity"]) for s in specs]
+    texts = [read_texts(tmp_path / s["inputs"]["source"], Identity(**s["identity"])) for s in specs]
     assert texts[0] == texts[1][:2]
     assert texts[1][2] == "###Question: write\n###Answer:"
     for spec, given in zip(specs, texts, strict=True):
-        embedding.run(spec, tmp_path)
+        do(spec, tmp_path)
         found = pl.read_parquet(tmp_path / spec["output"]).row(0, named=True)
         assert found["rows"] == len(given)
         np.testing.assert_allclose(found["mean"], embed(embedder, given, 64, CPU).mean(dim=0), atol=1e-6)
     few = spec_of("benchmark", benchmark, embedder, rows=2)
-    assert len(read_texts(tmp_path / benchmark, few["identity"])) == 2
+    assert len(read_texts(tmp_path / benchmark, Identity(**few["identity"]))) == 2
 
 
 def test_cosines() -> None:
@@ -119,15 +121,15 @@ def test_a_model_in_the_study_adds_a_job_for_each_source_and_touches_no_other(tm
     before = plan_of(write_study(tmp_path))
     after = plan_of(write_study(tmp_path, ("evaluation: {", WITH.replace("PATH", str(embedder)))))
     added = after.by_output.keys() - before.by_output.keys()
-    assert {spec.output for spec in after.embeddings.values()} == added
-    assert len(added) == len(before.samples.keys() & before.similarity.keys()) + len(before.benchmarks)
+    assert {spec.output for spec in after.select("embedding")} == added
+    assert len(added) == len(before.select("similarity")) + len(before.select("benchmark"))
     assert before.by_output.keys() <= after.by_output.keys()
-    assert added <= set(after.results())
-    job = after.embeddings["benchmark", "sums"]
+    assert added <= set(after.collected())
+    job = after.job("embedding", Benchmark("sums"))
     assert {Path(path).parent for path in job.sources} == {embedder}
     assert str(embedder) not in str(job.identity)
     prices = Estimates(after, tmp_path)
-    few, many = (prices.of(after.embeddings[key]).seconds for key in (("benchmark", "sums"), ("sample", "all")))
+    few, many = (prices.of(after.job("embedding", key)).seconds for key in (Benchmark("sums"), Sample("all")))
     assert 0 < few < many
 
 

@@ -17,11 +17,12 @@ from sft_atlas.files import write_record
 from sft_atlas.models.checkpoint import load_checkpoint
 from sft_atlas.models.device import load_model, prepare
 from sft_atlas.stages.benchmark.run import SCHEMA as ITEMS
-from sft_atlas.stages.collect import run as collect
 from sft_atlas.stages.evaluate import run as evaluate
 from sft_atlas.stages.evaluate.run import ITEM_SCHEMA, SCHEMA, build_task
-from sft_atlas.study.model import Evaluation, Template
-from tests.unit.helpers import content, snapshot, stand_in
+from sft_atlas.stages.evaluate.spec import Asked
+from sft_atlas.study.measures import Evaluation
+from sft_atlas.study.model import Template
+from tests.unit.helpers import content, do, snapshot, stand_in
 
 Row = dict[str, Any]
 TEMPLATE = Template()
@@ -81,7 +82,7 @@ class Bench:
         identity = {
             "model": "x",
             "epochs": list(epochs),
-            "template": TEMPLATE,
+            "template": TEMPLATE.model_dump(),
             "settings": Evaluation(batch_size=4, max_length=200).model_dump() | settings,
             "threads": 1,
             "benchmarks": declared,
@@ -89,7 +90,7 @@ class Bench:
         inputs = {"model": model or self.base, "base": self.base, "benchmarks": places}
         folder = str(Path(inputs["model"]).parent)
         spec = content("evaluate", f"{folder}/scores-{len(benchmarks)}.parquet", identity, inputs)
-        evaluate.run(spec, self.root)
+        do(spec, self.root)
         self.output = self.root / spec["output"]
         return pl.read_parquet(self.output)
 
@@ -213,9 +214,9 @@ def test_what_was_not_scored_is_collected_as_missing(bench: Bench) -> None:
     bench.score({"open": {}, "choose": {}})
     scores = bench.output.relative_to(bench.root).as_posix()
     none: dict[str, Any] = {name: {} for name in ("tokens", "samples", "similarity", "contamination", "benchmarks")}
-    base = {"scores": scores, "perplexity": None, "likelihoods": None}
-    identity = none | {"runs": [], "missing": [], "bases": {"tiny": base}, "likelihoods": False, "matches": {}}
-    collect.run(content("collect", "mine/collect.json", identity), bench.root)
+    base = {"scores": scores, "perplexity": None}
+    identity = none | {"runs": [], "missing": [], "bases": {"tiny": base}, "matches": {}}
+    do(content("collect", "mine/collect.json", identity, {"results": [scores]}), bench.root)
     missing = pl.read_parquet(bench.root / "mine/tables/missing.parquet")
     assert missing.select("base", "sample", "epoch", "benchmark", "reason").rows() == [
         ("tiny", None, 0, "open", "generated, not scored")
@@ -230,10 +231,10 @@ def test_one_item_has_no_standard_error(bench: Bench) -> None:
 # --- prompts
 
 
-def contexts(bench: Bench, shots: int, template: dict[str, str] = TEMPLATE) -> list[str]:
+def contexts(bench: Bench, shots: int, template: Template = TEMPLATE) -> list[str]:
     """What lm-eval is asked to continue, item by item."""
     manifest = bench.root / BUILT.format("choose") / "manifest.json"
-    task = build_task(manifest, "choose", shots, {"stop": [], "max_tokens": 1}, template)
+    task = build_task(manifest, "choose", shots, Asked(items="choose", shots=[shots], stop=[], max_tokens=1), template)
     task.build_all_requests()
     return [request.args[0] for request in task.instances if request.idx == 0]
 
@@ -250,7 +251,7 @@ def test_worked_examples_are_written_as_in_training(bench: Bench) -> None:
 
 
 def test_another_template_is_followed(bench: Bench) -> None:
-    template = {"prompt": "Q {instruction}\nA", "input_separator": "\n", "completion_prefix": "= "}
+    template = Template(prompt="Q {instruction}\nA", input_separator="\n", completion_prefix="= ")
     assert contexts(bench, 1, template)[0] == "Q 1 + 1?\nA= 2\n\nQ Which is 0 + 0?\nA"
 
 

@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
 from sft_atlas import job, worker
+from sft_atlas.errors import SpecError
 from sft_atlas.files import (
     describe,
     intact,
@@ -28,8 +28,11 @@ from sft_atlas.files import (
     write_record,
     write_table,
 )
+from sft_atlas.runtime.settings import VARIABLE
+from sft_atlas.spec import JobSpec
+from sft_atlas.stage import Stage, stages
 from sft_atlas.study.identity import spec_file
-from tests.unit.helpers import content
+from tests.unit.helpers import content, runtime
 
 PATIENCE = 30.0
 
@@ -174,7 +177,7 @@ Path(os.environ["IMPORTED"], str(os.getpid())).touch()
 
 def run(spec, root):
     """A stage that does as its specification says."""
-    do, output = spec["identity"]["do"], root / spec["output"]
+    do, output = spec.identity.do, root / spec.output
     output.write_text(f"{os.getpid()} {os.getppid()} {Path.cwd()}")
     print("said on stdout", flush=True)
     print("said on stderr", file=sys.stderr, flush=True)
@@ -196,24 +199,47 @@ def run(spec, root):
         Path("saved").touch()
         raise StoppedError("saved")
 '''
+SPEC = """
+from sft_atlas.spec import JobSpec, Nothing, Part
+
+
+class Identity(Part):
+    do: str
+    number: int
+
+
+class Spec(JobSpec):
+    identity: Identity
+    inputs: Nothing
+    labels: Nothing
+"""
+DECLARED: dict[str, Any] = {"name": "fake", "scope": "dataset", "output": "{place}/fake-{hash}.json", "jobs": list}
 # The same interpreter with the stage `fake`, and as little as possible to import in the shared process.
 PRELUDE = (
     "import sys; from pathlib import Path; from sft_atlas import job, worker; "
-    "job.STAGES['fake'] = 'fake_stage'; worker.PRELOADED = ('fake_stage',); "
+    "from sft_atlas.stage import Stage, stages; "
+    "stages()['fake'] = Stage('fake_stage', name='fake', scope='dataset', output='', jobs=list); "
+    "worker.preloaded = lambda: ['fake_stage.run']; "
 )
 JOB = PRELUDE + "sys.exit(job.main())"
-SERVE = PRELUDE + "worker.serve(Path(sys.argv[1]), int(sys.argv[2]))"
+SERVE = PRELUDE + "worker.serve(Path(sys.argv[1]), int(sys.argv[2]), job.guarded)"
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the stage's module, in which jobs work."""
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules/fake_stage.py").write_text(STAGE)
+    """A folder with the stage's own folder, in which jobs work; here, too, there is the stage."""
+    folder = tmp_path / "modules/fake_stage"
+    folder.mkdir(parents=True)
+    for name, source in {"__init__": "", "run": STAGE, "spec": SPEC}.items():
+        (folder / f"{name}.py").write_text(source)
     (tmp_path / "imported").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    for module in ("fake_stage", "fake_stage.run", "fake_stage.spec"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(stages(), "fake", Stage("fake_stage", **DECLARED))
     monkeypatch.setenv("IMPORTED", str(tmp_path / "imported"))
-    monkeypatch.delenv("SFT_ATLAS_WORKER", raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     return tmp_path
 
 
@@ -267,13 +293,13 @@ def test_a_fault_of_the_program_shows_where_it_is(place: Path) -> None:
     done = run_job(path)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert "fake_stage.py" in done.stderr
+    assert "fake_stage/run.py" in done.stderr
     assert done.stderr.endswith("RuntimeError: a fault of the program\n")
     assert not list(path.parent.glob("*.record.json"))
 
 
 def test_the_traceback_of_any_error_can_be_asked_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SFT_ATLAS_TRACEBACK", "1")
+    runtime(monkeypatch, traceback=True)
     assert "Traceback" in run_job(frozen(place, "fail")).stderr
 
 
@@ -281,10 +307,10 @@ def test_the_traceback_of_any_error_can_be_asked_for(place: Path, monkeypatch: p
 def test_what_a_job_fetches_stays_when_the_job_is_over(
     source: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "SFT_ATLAS_WORKER"):
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("HF_HOME", "/home/cache")
-    monkeypatch.setenv("SFT_ATLAS_SCRATCH", str(tmp_path / "scratch"))
+    runtime(monkeypatch, scratch=str(tmp_path / "scratch"))
     spec = content("base", "bases/b/manifest.json", {"source": source})
     path = tmp_path / "results" / spec_file(spec["output"], spec["hash"])
     write_json(path, spec)
@@ -296,16 +322,15 @@ def test_what_a_job_fetches_stays_when_the_job_is_over(
 
 @pytest.mark.parametrize(("facts", "device"), [({}, "cpu"), ({"gpu": None}, "cpu"), ({"gpu": "NVIDIA H200"}, "gpu")])
 def test_a_run_whose_processes_have_used_gpus_is_one_on_gpus(
-    facts: dict[str, Any], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    facts: dict[str, Any], device: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def work(spec: dict[str, Any], root: Path) -> dict[str, Any]:
-        (root / spec["output"]).touch()
+    def work(spec: JobSpec, root: Path) -> dict[str, Any]:
+        (root / spec.output).touch()
         return facts
 
     monkeypatch.setattr(job, "_device", lambda: "cpu")
-    monkeypatch.setitem(job.STAGES, "fake", "fake_stage")
-    monkeypatch.setitem(sys.modules, "fake_stage", SimpleNamespace(run=work))
-    path = frozen(tmp_path)
+    monkeypatch.setattr(stages()["fake"].module("run"), "run", work)
+    path = frozen(place)
     job.run(path)
     assert read_json(path.with_name(path.name.replace(".spec.", ".record.")))["device"] == device
 
@@ -324,11 +349,11 @@ def test_a_changed_specification_is_refused(
     change: Callable[[dict[str, Any]], object], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = frozen(place)
-    assert job.read_spec(path)["identity"] == {"do": "work", "number": 0}
+    assert job.read_spec(path).identity.model_dump() == {"do": "work", "number": 0}
     spec = read_json(path)
     change(spec)
     path.write_text(json.dumps(spec))
-    with pytest.raises(job.SpecError, match="it was changed after it was frozen: delete the file"):
+    with pytest.raises(SpecError, match="it was changed after it was frozen: delete the file"):
         job.read_spec(path)
     assert job.main([str(path)]) == 1
     assert capsys.readouterr().err.startswith(f"error: {path}: its content has the hash")
@@ -341,10 +366,9 @@ def test_an_absent_specification_is_one_line(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_every_stage_has_a_module_that_runs_it() -> None:
-    package = Path(job.__file__).parent
-    for module in job.STAGES.values():
-        file = package.joinpath(*module.split(".")[1:]).with_suffix(".py")
-        assert "\ndef run(spec: dict[str, Any], root: Path) -> " in file.read_text(), module
+    for name, stage in stages().items():
+        assert "\ndef run(spec: Spec, root: Path) -> " in (stage.folder / "run.py").read_text(), name
+        assert "\nclass Spec(JobSpec):\n" in (stage.folder / "spec.py").read_text(), name
 
 
 # --- the shared process
@@ -404,7 +428,7 @@ class Shared:
 @pytest.fixture
 def shared_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
     made = Shared(place)
-    monkeypatch.setenv("SFT_ATLAS_WORKER", str(made.socket))
+    runtime(monkeypatch, worker=str(made.socket))
     yield made
     made.close()
 
@@ -553,6 +577,22 @@ def test_a_worker_that_cannot_start_says_why(shared_process: Shared, monkeypatch
 
 
 def test_the_worker_imports_what_the_costly_stages_need() -> None:
-    assert set(worker.PRELOADED) >= {
-        job.STAGES[stage] for stage in ("train", "evaluate", "perplexity", "tokens", "base")
+    costly = ("train", "evaluate", "perplexity", "tokens", "base", "weights", "likelihoods", "embedding")
+    assert set(worker.preloaded()) >= {
+        *(f"sft_atlas.stages.{stage}.run" for stage in costly),
+        "sft_atlas.micro.pretrain",
     }
+    assert worker.preloaded()[0] == "sft_atlas.stages.train.run"
+
+
+def test_the_worker_loads_the_base_of_a_run_before_its_job_is_a_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr("sft_atlas.models.device.load_for_children", loaded.append)
+    inputs = {"base": "bases/b-00000000/manifest.json", "tokens": "tokens/t-00000000/manifest.json"}
+    spec = content("train", "runs/b/s/full-00000000/train-0.json", {"run": "0" * 8}, inputs)
+    path = tmp_path / "results" / spec_file(spec["output"], spec["hash"])
+    write_json(path, spec)
+    worker._load_base(path)
+    assert loaded == [tmp_path / "results/bases/b-00000000/model"]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sft_atlas.errors import StudyError, load_study
+from sft_atlas.errors import StudyError
 from sft_atlas.study.grid import WHOLE, RecipeGrid, members
+from sft_atlas.study.load import load_study
 from sft_atlas.study.model import Recipe
 from tests.unit.helpers import plan_of, write_study
 
@@ -44,7 +45,7 @@ def test_identities_know_nothing_of_a_grid(tmp_path: Path) -> None:
     plans = []
     for recipe in (grid, alone):
         path = write_study(tmp_path, (DECAY, DECAY + recipe), (MAIN, MAIN.replace("recipes: full", "recipes: lr*")))
-        plans.append({spec.output for key, spec in plan_of(path).train.items() if key.recipe == "lr2e-5"})
+        plans.append({spec.output for spec in plan_of(path).select("train", recipe="lr2e-5")})
     assert plans[0] == plans[1]
     assert plans[0]
 

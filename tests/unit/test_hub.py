@@ -25,12 +25,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 
 from sft_atlas.data import hub
-from sft_atlas.errors import DataError, source_files
+from sft_atlas.data.sources import source_files
+from sft_atlas.errors import DataError
 from sft_atlas.files import read_json
 from sft_atlas.models.deltas import encode
-from sft_atlas.stages.base import run as bases
 from sft_atlas.stages.weights.run import compare
-from tests.unit.helpers import content
+from sft_atlas.study.model import Hub
+from tests.unit.helpers import content, do
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = {"config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}", "README.md": "x"}
@@ -193,13 +194,13 @@ def test_a_source_reads_its_own_files_of_a_shared_cache(
     for name in ("data/train-1.parquet", "data/train-0.parquet", "data/test-0.parquet", "extra.jsonl", "x.py"):
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / name).touch()
-    source = {"hub": {"id": "owner/name", "revision": COMMIT, "files": files}}
+    source = Hub(id="owner/name", revision=COMMIT, files=files)
     assert [(file.name, file.path) for file in source_files(source, [])] == [(name, snapshot / name) for name in read]
 
 
 def test_a_source_without_files_is_an_error(asked: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "snapshot").mkdir()
-    source = {"hub": {"id": "owner/name", "revision": COMMIT, "files": ["train*"]}}
+    source = Hub(id="owner/name", revision=COMMIT, files=["train*"])
     with pytest.raises(DataError, match=rf"hub owner/name@{COMMIT}: no file matches \['train\*'\]"):
         source_files(source, [])
 
@@ -211,7 +212,7 @@ def link(root: Path, **declared: Any) -> Path:
     """Run the stage on the fetched snapshot; the base's `model/` folder."""
     identity = {"source": {"hub": {"id": "owner/name", "revision": COMMIT, "files": []}}} | declared
     spec = content("base", "bases/fetched-00000000/manifest.json", identity)
-    bases.run(spec, root)
+    do(spec, root)
     return (root / spec["output"]).with_name("model")
 
 

@@ -4,21 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from sft_atlas import hashing
 from sft_atlas.errors import StudyError
 from sft_atlas.files import write_json
+from sft_atlas.hashing import canonical, digest, fingerprint, sha256
 from sft_atlas.nodes import Benchmark, Dataset, RunKey, Sample
-from sft_atlas.stages.dataset import run as datasets
-from sft_atlas.stages.sample import run as samples
-from sft_atlas.study import identity
+from sft_atlas.stage import stages
 from sft_atlas.study.build import check_examples
-from sft_atlas.study.identity import canonical, digest, fingerprint, sha256
-from sft_atlas.study.plan import Plan, spec_file
-from tests.unit.helpers import plan_of, write_study
+from sft_atlas.study.identity import spec_file
+from sft_atlas.study.plan import Plan
+from tests.unit.helpers import do, plan_of, write_study
 
 
 def hashes(plan: Plan) -> list[tuple[str, str]]:
@@ -182,7 +183,9 @@ def test_the_name_of_a_benchmark_is_no_part_of_a_run(study: Path, planned: Plan)
     for edits in ([], [("analyses:", "decontamination: {action: drop}\nanalyses:")]):
         before = plan_of(write_study(study, *edits))
         renamed = plan_of(write_study(study, ("  sums: {", "  zums: {"), *edits))
-        assert renamed.train == before.train
+        assert {key: renamed.job("train", key) for key in renamed.matrix.runs} == {
+            key: before.job("train", key) for key in before.matrix.runs
+        }
 
 
 def test_the_content_of_a_local_file_counts_and_its_place_does_not(tmp_path: Path, planned: Plan, study: Path) -> None:
@@ -206,11 +209,8 @@ def test_the_name_of_a_local_file_counts_since_rows_are_drawn_by_it(tmp_path: Pa
         path.write_text(path.read_text().replace("chats.jsonl", f"{name}.jsonl"))
         plan = plan_of(path)
         sources.append(plan.job("dataset", Dataset("chats")).hash)
-        for spec, stage in (
-            (plan.job("dataset", Dataset("chats")), datasets),
-            (plan.job("sample", Sample("chats-40")), samples),
-        ):
-            stage.run(spec.content(), tmp_path)
+        for spec in (plan.job("dataset", Dataset("chats")), plan.job("sample", Sample("chats-40"))):
+            do(spec.content(), tmp_path)
         made = (tmp_path / plan.job("sample", Sample("chats-40")).output).with_name("rows.parquet")
         drawn.append(pl.read_parquet(made)["prompt"].to_list())
     assert drawn[0] != drawn[1]
@@ -222,7 +222,8 @@ def test_the_name_of_a_benchmarks_file_counts(study: Path, planned: Plan) -> Non
     for key in ("{path", " shots_path"):
         path = write_study(study)
         path.write_text(path.read_text().replace(f"{key}: {study}/facts", f"{key}: {study}/others"))
-        assert plan_of(path).benchmarks["facts"].hash != planned.job("benchmark", Benchmark("facts")).hash
+        other = plan_of(path)
+        assert other.job("benchmark", Benchmark("facts")).hash != planned.job("benchmark", Benchmark("facts")).hash
 
 
 def test_planning_elsewhere_gives_the_same_identities(
@@ -238,7 +239,7 @@ def test_planning_elsewhere_gives_the_same_identities(
 def test_hashes_do_not_depend_on_the_process(planned: Plan, study: Path) -> None:
     code = (
         "import sys, json; from pathlib import Path; from tests.unit.helpers import plan_of; "
-        "print(json.dumps(sorted(plan_of(Path(sys.argv[1])).specs)))"
+        "print(json.dumps(sorted(plan_of(Path(sys.argv[1])).by_output)))"
     )
     path = write_study(study)
     root = Path(__file__).resolve().parents[2]
@@ -284,7 +285,8 @@ def test_a_collision_of_hashes_is_an_error(study: Path, monkeypatch: pytest.Monk
 
 def test_a_stage_version_reaches_all_that_follows(study: Path, planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(hashes(planned))
-    monkeypatch.setitem(identity.STAGE_VERSIONS, "tokens", identity.STAGE_VERSIONS["tokens"] + 1)
+    tokens = stages()["tokens"]
+    monkeypatch.setitem(stages(), "tokens", replace(tokens, version=tokens.version + 1))
     changed = set(hashes(plan_of(write_study(study)))) - before
     assert {stage for stage, _ in changed} == {"tokens", "perplexity", "train", "evaluate", "weights"}
 
@@ -306,7 +308,7 @@ def test_a_fingerprint_follows_the_content(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "rows.jsonl"
     file.write_bytes(b"0123456789" * 500_000)
     assert fingerprint(file) == sha256(file)[:16]
-    monkeypatch.setattr(identity, "WHOLE_FILE_LIMIT", 1 << 20)
+    monkeypatch.setattr(hashing, "WHOLE_FILE_LIMIT", 1 << 20)
     large = fingerprint(file)
     assert large != sha256(file)[:16]
     os.utime(file, (1, 1))

@@ -10,17 +10,19 @@ import polars as pl
 import pytest
 
 from sft_atlas.analysis import tables
+from sft_atlas.analysis.findings import analyse
 from sft_atlas.errors import StudyError
 from sft_atlas.files import read_json
-from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.hashing import sha256
+from sft_atlas.stages.audit.run import audit
 from sft_atlas.stages.import_scores import released
 from sft_atlas.stages.import_scores.released import TableFormatError
-from sft_atlas.stages.import_scores.run import fetch, import_table, run
+from sft_atlas.stages.import_scores.run import fetch, import_table
+from sft_atlas.stages.import_scores.spec import Source
 from sft_atlas.study.analyses import AnalysisOptions
-from sft_atlas.study.identity import sha256
 from sft_atlas.study.table import TablePlan, plan_study
 from tests.conftest import ROOT
-from tests.unit.helpers import write_study
+from tests.unit.helpers import do, write_study
 
 LONG = """\
 base,sample,recipe,seed,epoch,benchmark,shots,metric,score,n
@@ -147,11 +149,11 @@ def test_a_table_study_needs_no_section_of_a_matrix(tmp_path: Path) -> None:
     study.write_text(STUDY.replace("PATH", str(tmp_path / "scores.csv")))
     plan = plan_study(study, ROOT)
     assert isinstance(plan, TablePlan)
-    assert list(plan.study_specs()) == ["collect", "audit", "analyse", "report"]
+    assert list(plan.study_specs()) == ["collect", "audit", "analyse", "complete", "report"]
     assert not plan.by_output
     assert "nothing to train; no matrix declared" in plan.summary()
     spec = plan.study_specs()["collect"].content()
-    run(spec, tmp_path)
+    do(spec, tmp_path)
     assert read_json(tmp_path / "mine/collect.json")["rows"]["scores"] == 2
     for name in tables.INPUTS:
         tables.read(tmp_path / "mine/tables", name)
@@ -174,10 +176,10 @@ def test_what_is_said_about_a_name_that_the_table_lacks_is_refused(
     study.write_text(STUDY.replace("PATH", str(tmp_path / "scores.csv")) + about)
     spec = plan_study(study, ROOT).study_specs()["collect"].content()
     if says is None:
-        run(spec, tmp_path)
+        do(spec, tmp_path)
         return
     with pytest.raises(TableFormatError) as caught:
-        run(spec, tmp_path)
+        do(spec, tmp_path)
     assert f"{tmp_path / 'scores.csv'}: the study's {says}" in str(caught.value)
 
 
@@ -230,16 +232,16 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_table_at_a_url_is_fetched_once_and_checked(served: str, tmp_path: Path) -> None:
-    source = {"url": served, "path": None, "sha256": None, "format": "long"}
+    source = Source(url=served, path=None, sha256=None, format="long")
     path = fetch(source, tmp_path)
     assert path.read_text() == LONG
-    pinned = source | {"sha256": sha256(path)}
+    pinned = source.model_copy(update={"sha256": sha256(path)})
     (tmp_path / "served/scores.csv").unlink()
     assert fetch(pinned, tmp_path) == path
     with pytest.raises(TableFormatError, match=r"cannot be fetched .*give the `path`"):
         fetch(source, tmp_path)
     with pytest.raises(TableFormatError, match="cannot be fetched"):
-        fetch(source | {"sha256": "0" * 64}, tmp_path)
+        fetch(source.model_copy(update={"sha256": "0" * 64}), tmp_path)
 
 
 def test_generated_files_are_what_the_code_says() -> None:

@@ -9,13 +9,15 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from sft_atlas.analysis.collected import Found, Identity
 from sft_atlas.data.prompt import prompt
 from sft_atlas.models.device import load_model, prepare
-from sft_atlas.stages.collect.run import likelihoods as table_of
 from sft_atlas.stages.likelihoods import run as likelihoods
 from sft_atlas.stages.likelihoods.run import draw_texts, forward
+from sft_atlas.stages.likelihoods.spec import Options
+from sft_atlas.stages.likelihoods.tables import gather
 from sft_atlas.study.model import Template
-from tests.unit.helpers import content, snapshot, stand_in
+from tests.unit.helpers import content, do, snapshot, stand_in
 
 TEMPLATE = Template()
 OPTIONS = {"texts": 6, "seed": 0, "max_length": 64, "precision": "fp32", "representation": "last", "neighbour": 1}
@@ -36,7 +38,7 @@ def spec(tmp_path: Path, place_base: Callable[..., str]) -> dict[str, Any]:
     many = questions(tmp_path, "bbbbbbbb", [f"what is {i} plus {i}? " + "and " * (i % 4) for i in range(20)])
     chosen = {"bbbbbbbb": many, "aaaaaaaa": few}
     identity = {"model": "0", "epochs": [0], "benchmarks": sorted(chosen), "options": OPTIONS}
-    identity |= {"template": TEMPLATE, "threads": 1}
+    identity |= {"template": TEMPLATE.model_dump(), "threads": 1}
     inputs = {"model": base, "base": base, "benchmarks": chosen}
     return content("likelihoods", "bases/tiny-00000000/likelihoods-0.parquet", identity, inputs)
 
@@ -63,14 +65,14 @@ def test_control_tokens_in_a_question_are_text(
 def test_likelihoods_are_sums_over_next_tokens(
     spec: dict[str, Any], tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    likelihoods.run(spec, tmp_path)
+    do(spec, tmp_path)
     output = tmp_path / spec["output"]
     row = pl.read_parquet(output).row(0, named=True)
     vector = pl.read_parquet(output.parent / row["vector"])
     assert vector["benchmark"].to_list() == ["aaaaaaaa"] * 2 + ["bbbbbbbb"] * 6
     model = load_model((tmp_path / spec["inputs"]["base"]).with_name("model"), "fp32", CPU).eval()
     texts = draw_texts(
-        {hash8: tmp_path / path for hash8, path in spec["inputs"]["benchmarks"].items()}, OPTIONS, TEMPLATE
+        {hash8: tmp_path / path for hash8, path in spec["inputs"]["benchmarks"].items()}, Options(**OPTIONS), TEMPLATE
     )
     assert texts["text"][0] == prompt(TEMPLATE, "what is red?")
     for text, value, tokens in zip(texts["text"], vector["log_likelihood"], vector["tokens"], strict=True):
@@ -102,35 +104,38 @@ def test_representations_are_the_models_states(
 def test_what_was_measured_is_kept_and_the_bytes_are_the_same(
     spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    likelihoods.run(spec, tmp_path)
+    do(spec, tmp_path)
     folder = (tmp_path / spec["output"]).parent / "likelihoods"
     before = snapshot(folder)
     with monkeypatch.context() as patched:
         patched.setattr(likelihoods, "open_model", lambda *_: pytest.fail("measured again"))
-        likelihoods.run(spec, tmp_path)
+        do(spec, tmp_path)
     assert snapshot(folder) == before
     for path in folder.iterdir():
         path.unlink()
-    likelihoods.run(spec, tmp_path)
+    do(spec, tmp_path)
     assert {name: content for name, (content, _) in snapshot(folder).items()} == {
         name: content for name, (content, _) in before.items()
     }
 
 
 def test_other_texts_are_another_piece(spec: dict[str, Any], tmp_path: Path) -> None:
-    likelihoods.run(spec, tmp_path)
+    do(spec, tmp_path)
     spec["identity"]["options"] = OPTIONS | {"texts": 3}
-    likelihoods.run(spec, tmp_path)
+    do(spec, tmp_path)
     assert len(list((tmp_path / spec["output"]).parent.glob("likelihoods/*.json"))) == 2
     assert pl.read_parquet(tmp_path / spec["output"])["texts"].item() == 5
 
 
 def test_the_study_s_table_names_cell_and_benchmark(spec: dict[str, Any], tmp_path: Path) -> None:
-    likelihoods.run(spec, tmp_path)
+    do(spec, tmp_path)
     names = {"aaaaaaaa": "colours", "bbbbbbbb": "sums"}
-    run = {"base": "tiny", "sample": "s", "recipe": "full", "seed": 1, "likelihoods": None}
-    identity = {"bases": {"tiny": {"likelihoods": spec["output"]}}, "runs": [run], "benchmarks": names}
-    table = table_of(identity, tmp_path)
+    run = {"base": "tiny", "sample": "s", "recipe": "full", "seed": 1, "likelihoods": None, "epochs": {"1": "main"}}
+    run |= {"dataset": "s", "held_out": None, "method": "full", "schedule": "constant", "run": "0", "tokens": "none"}
+    identity: dict[str, Any] = {"bases": {"tiny": {"likelihoods": spec["output"]}}, "runs": [run], "benchmarks": names}
+    identity |= {"tokens": {}, "samples": {}, "matches": {}, "missing": []}
+    table = gather(Found(Identity.model_validate(identity), tmp_path))["likelihoods"]
+    assert isinstance(table, pl.DataFrame)
     assert table.height == 8
     assert set(table["benchmark"]) == {"colours", "sums"}
     assert table.select("base", "sample", "recipe", "seed", "epoch").unique().rows() == [("tiny", None, None, None, 0)]

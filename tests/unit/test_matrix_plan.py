@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from sft_atlas.errors import StudyError
-from sft_atlas.nodes import Base
-from sft_atlas.study.matrix import RunKey
+from sft_atlas.nodes import Base, Dataset, RunKey, Sample
 from sft_atlas.study.patterns import select
 from sft_atlas.study.plan import Plan
 from tests.unit.helpers import STUDY, matrix_of, plan_of, write_study
@@ -113,7 +112,7 @@ def test_every_input_is_the_output_of_another_job(plan: Plan) -> None:
 
 
 def test_jobs_are_shared_and_counted(plan: Plan) -> None:
-    counted = {stage: len(plan.outputs_of(stage)) for stage in {spec.stage for spec in plan.by_output.values()}}
+    counted = {stage: len(plan.select(stage)) for stage in {spec.stage for spec in plan.by_output.values()}}
     assert counted == {
         "dataset": 3,
         "sample": 6,
@@ -135,9 +134,9 @@ def test_only_what_is_used_is_planned(tmp_path: Path) -> None:
     others = STUDY[STUDY.index("  schedules:") : STUDY.index("benchmarks:")]
     main = ('{bases: "*", samples: "*-40", recipes: full}', "{bases: reader, samples: math-40, recipes: full}")
     plan = plan_of(write_study(tmp_path, (others, ""), main))
-    assert list(plan.bases) == ["reader"]
-    assert list(plan.datasets) == ["math"]
-    assert list(plan.samples) == ["math-40"]
+    assert plan.bases == ["reader"]
+    assert [spec.key for spec in plan.select("dataset")] == [Dataset("math")]
+    assert [spec.key for spec in plan.select("sample")] == [Sample("math-40")]
 
 
 def test_a_run_leads_to_training_scores_and_weights(plan: Plan) -> None:

@@ -16,7 +16,7 @@ from sft_atlas.models.tokenizer import IGNORED
 from sft_atlas.stages.perplexity import run as perplexity
 from sft_atlas.stages.perplexity.run import ratio_perplexity, row_losses, summary
 from sft_atlas.stages.tokens.run import SCHEMA as TOKENS
-from tests.unit.helpers import content, snapshot, stand_in
+from tests.unit.helpers import content, do, snapshot, stand_in
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_the_stage_computes_a_sample_once(base: Path, monkeypatch: pytest.Monkey
     def run(*hashes: str) -> pl.DataFrame:
         identity: dict[str, Any] = {"base": "x", "samples": list(hashes), "precision": "fp32", "threads": 1}
         spec = content("perplexity", f"bases/tiny-00000000/perplexity-{len(hashes)}.parquet", identity, inputs)
-        perplexity.run(spec, root)
+        do(spec, root)
         return pl.read_parquet(root / spec["output"])
 
     scored: list[int] = []

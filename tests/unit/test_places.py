@@ -59,7 +59,7 @@ def test_the_project_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    with pytest.raises(StudyError, match="--directory: .* No such file or directory; name the folder of a run"):
+    with pytest.raises(StudyError, match=r"--directory: .* No such file or directory; name the folder of a run"):
         enter(str(tmp_path / "none"))
     (tmp_path / "config.yaml").write_text("- a\n")
     monkeypatch.chdir(tmp_path)

@@ -12,17 +12,20 @@ from statistics import median
 import pytest
 from safetensors import safe_open
 
+from sft_atlas import nodes
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.formulas import Cost
 from sft_atlas.cost.sizes import model_size
 from sft_atlas.cost.summary import Job, disk_at_end, disk_at_peak, priced, schedule, total
-from sft_atlas.errors import StudyError, load_study
+from sft_atlas.errors import StudyError
 from sft_atlas.files import write_json
-from sft_atlas.nodes import Base, Dataset, Sample
+from sft_atlas.nodes import Dataset, RunKey, Sample
+from sft_atlas.study import model
 from sft_atlas.study.build import build_plan
 from sft_atlas.study.identity import spec_file
-from sft_atlas.study.matrix import RunKey, expand
-from sft_atlas.study.model import Base, Study
+from sft_atlas.study.load import load_study
+from sft_atlas.study.matrix import expand
+from sft_atlas.study.model import Study
 from sft_atlas.study.plan import Plan
 from sft_atlas.study.table import plan_study
 from sft_atlas.units import hours, size
@@ -75,7 +78,7 @@ def test_a_configuration_gives_the_number_of_weights(place_base: Callable[..., s
     manifest = tmp_path / place_base(tmp_path, tied=True)
     with safe_open(manifest.with_name("model") / "model.safetensors", "np") as file:
         weights = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118 - not a mapping
-    found = model_size(Base.model_validate({"path": "elsewhere"}), manifest)
+    found = model_size(model.Base.model_validate({"path": "elsewhere"}), manifest)
     assert found.exact
     assert found.parameters == pytest.approx(weights, rel=0.02)
 
@@ -84,12 +87,12 @@ def test_a_configuration_gives_the_number_of_weights(place_base: Callable[..., s
 def test_a_broken_configuration_is_named(written: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(written)
     with pytest.raises(StudyError, match=f"^{re.escape(str(tmp_path))}/config.json: "):
-        model_size(Base.model_validate({"path": str(tmp_path)}), NOWHERE / "manifest.json")
+        model_size(model.Base.model_validate({"path": str(tmp_path)}), NOWHERE / "manifest.json")
 
 
 @pytest.mark.parametrize(("parameters", "hidden", "layers"), [(6.9e9, 4096, 32), (8.8e9, 4096, 48), (0.5e9, 1280, 20)])
 def test_a_number_of_weights_gives_a_usual_shape(parameters: float, hidden: int, layers: int) -> None:
-    base = Base.model_validate({"hub": {"id": "a/b", "revision": "main"}, "parameters": parameters})
+    base = model.Base.model_validate({"hub": {"id": "a/b", "revision": "main"}, "parameters": parameters})
     found = model_size(base, NOWHERE / "manifest.json")
     assert not found.exact
     assert found.hidden == pytest.approx(hidden, rel=0.5)
@@ -295,9 +298,9 @@ def test_finished_jobs_correct_the_price_and_counts_replace_estimates(tmp_path: 
     assert prices.of(plan.job("train", keys[0])).seconds == pytest.approx(4 * before.seconds)
     assert prices.of(plan.job("train", keys[0])).mem_mb == pytest.approx(2 * before.mem_mb)
     # other stages, and jobs on another device, are as they were
-    base = plan.job("evaluate", Base("calculator"))
+    base = plan.job("evaluate", nodes.Base("calculator"))
     assert prices.of(base) == Estimates(plan, NOWHERE).of(base)
-    tokens = tmp_path / "results" / plan.run_tokens[keys[0]].output
+    tokens = tmp_path / "results" / plan.job("tokens", plan.tokens_of(keys[0])).output
     write_json(tokens, {"rows": 40, "tokens": 1386, "longest": 37})
     counted = Estimates(plan, tmp_path / "results", corrected=False)
     assert counted.of(plan.job("train", keys[0])).exact

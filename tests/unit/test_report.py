@@ -8,11 +8,12 @@ import polars as pl
 import pytest
 
 from sft_atlas.analysis import tables
+from sft_atlas.analysis.findings import analyse
 from sft_atlas.report import interactive_more, text, words
 from sft_atlas.report.figures import QUESTIONS
 from sft_atlas.report.page import build
 from sft_atlas.report.results import Results
-from sft_atlas.stages.analyse.run import analyse, audit
+from sft_atlas.stages.audit.run import audit
 from sft_atlas.study.analyses import AnalysisOptions
 from tests.unit.synthetic import Study, tables_of
 

@@ -12,18 +12,19 @@ import pytest
 
 from sft_atlas.models import local_models
 from sft_atlas.runtime import scratch
+from sft_atlas.runtime.settings import current
+from tests.unit.helpers import runtime
 
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NODE_DISK", str(tmp_path))
-    monkeypatch.setenv("SFT_ATLAS_SCRATCH", "$NODE_DISK/own")
-    monkeypatch.setenv("SFT_ATLAS_LOCAL_MODELS", "1")
+    runtime(monkeypatch, scratch="$NODE_DISK/own", local_models=True)
     return tmp_path / "own/sft-atlas"
 
 
 def test_without_a_scratch_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SFT_ATLAS_SCRATCH", "")
+    runtime(monkeypatch, scratch="")
     before = dict(os.environ)
     with scratch.own_scratch() as own:
         assert own is None and dict(os.environ) == before
@@ -60,7 +61,7 @@ def test_what_a_killed_job_left_the_next_one_removes(disk: Path) -> None:
 
 def test_a_place_that_cannot_be_used_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("SFT_ATLAS_SCRATCH", str(tmp_path / "file"))
+    runtime(monkeypatch, scratch=str(tmp_path / "file"))
     with pytest.raises(ValueError, match=r"scratch: .* cannot be used on this node"), scratch.own_scratch():
         pass
 
@@ -72,7 +73,7 @@ def test_a_variable_that_is_not_set_is_one_clear_error(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EMPTY", "")
     monkeypatch.delenv("NOT_SET", raising=False)
-    monkeypatch.setenv("SFT_ATLAS_SCRATCH", configured)
+    runtime(monkeypatch, scratch=configured)
     with pytest.raises(ValueError, match=r"scratch: .* has to be an absolute path"), scratch.own_scratch():
         pass
     assert not list(tmp_path.iterdir())
@@ -85,7 +86,7 @@ def test_a_job_of_another_node_keeps_its_folder_in_a_place_that_nodes_share(
     with contextlib.ExitStack() as jobs:
         with monkeypatch.context() as elsewhere:
             elsewhere.setattr("platform.node", lambda: "another-node")
-            elsewhere.setattr(scratch, "began", lambda process: "another-boot pid:[1] 2")
+            elsewhere.setattr(scratch, "process_start", lambda process: 2.0)
             first = jobs.enter_context(scratch.own_scratch())
         monkeypatch.setenv("SLURM_JOB_ID", "2")
         second = jobs.enter_context(scratch.own_scratch())
@@ -116,13 +117,12 @@ def test_in_a_job_the_place_of_bases_does_not_move_with_its_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = base(tmp_path)
-    for name, value in {"SCRATCH": "$TMPDIR", "LOCAL_MODELS": "1"}.items():
-        monkeypatch.setenv(f"SFT_ATLAS_{name}", value)
+    runtime(monkeypatch, scratch="$TMPDIR", local_models=True)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "node"))
     with scratch.own_scratch():
         copied = local_models.local_model(model)
     assert copied == tmp_path / "node/sft-atlas/models/name-12345678" and copied.exists()
-    assert os.environ["SFT_ATLAS_SCRATCH"] == "$TMPDIR"
+    assert current().scratch == "$TMPDIR"
 
 
 def test_without_room_or_for_a_checkpoint_the_shared_model_is_read(
@@ -132,5 +132,6 @@ def test_without_room_or_for_a_checkpoint_the_shared_model_is_read(
     assert local_models.local_model(tmp_path / "runs/a/b/epoch-01/model") == tmp_path / "runs/a/b/epoch-01/model"
     monkeypatch.setattr(local_models, "free_bytes", lambda folder: 1000)
     assert local_models.local_model(model) == model
-    monkeypatch.setenv("SFT_ATLAS_LOCAL_MODELS", "0")
+    monkeypatch.undo()
+    runtime(monkeypatch, scratch=str(tmp_path / "own"), local_models=False)
     assert local_models.local_model(model) == model

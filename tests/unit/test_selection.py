@@ -7,12 +7,13 @@ import polars as pl
 import pytest
 
 from sft_atlas.analysis import tables
+from sft_atlas.analysis.findings import analyse
 from sft_atlas.analysis.selection import selection
-from sft_atlas.errors import StudyError, load_study
+from sft_atlas.errors import StudyError
 from sft_atlas.report.page import build
-from sft_atlas.stages.analyse.run import analyse
 from sft_atlas.study.analyses import AnalysisOptions
 from sft_atlas.study.grid import search_facts
+from sft_atlas.study.load import load_study
 from tests.unit.helpers import STUDY, matrix_of, write_study
 
 RECIPE = {

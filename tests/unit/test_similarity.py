@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sft_atlas.stages.similarity import run as similarity
-from sft_atlas.stages.similarity.run import containment, ngrams
-from tests.unit.helpers import content, stand_in
+from sft_atlas.data.words import ngrams
+from sft_atlas.stages.similarity.run import containment
+from tests.unit.helpers import content, do, stand_in
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,7 @@ def test_the_stage_compares_every_benchmark_with_the_whole_sample(tmp_path: Path
         }.items()
     }
     inputs = {"sample": sample, "benchmarks": benchmarks}
-    spec = content("similarity", "samples/s-00000000/similarity-0.parquet", {"options": {"ngram": 2}}, inputs)
-    similarity.run(spec, tmp_path)
+    identity = {"sample": "0" * 8, "benchmarks": dict.fromkeys(benchmarks, "0" * 8), "options": {"ngram": 2}}
+    spec = content("similarity", "samples/s-00000000/similarity-0.parquet", identity, inputs)
+    do(spec, tmp_path)
     assert pl.read_parquet(tmp_path / spec["output"]).rows() == [("a", 1.0, 3), ("b", 0.5, 2), ("c", None, 1)]

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from sft_atlas.errors import StudyError, key_path, load_config, load_study, read_yaml, unknown
+from sft_atlas.errors import StudyError
 from sft_atlas.files import write_json
 from sft_atlas.nodes import Benchmark, Dataset
 from sft_atlas.study.build import check_examples
+from sft_atlas.study.load import key_path, load_config, load_study, read_yaml, unknown
 from tests.unit.helpers import plan_of, write_study
 
 SCALARS: dict[str, Any] = {

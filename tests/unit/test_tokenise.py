@@ -19,10 +19,11 @@ from sft_atlas.micro.tokenizer import END
 from sft_atlas.models.device import load_model, prepare
 from sft_atlas.models.tokenizer import IGNORED, load_tokenizer, open_tokenizer
 from sft_atlas.stages.evaluate.run import build_task
+from sft_atlas.stages.evaluate.spec import Asked
 from sft_atlas.stages.tokens import run as tokenise
 from sft_atlas.stages.tokens.run import audit, measure
 from sft_atlas.study.model import Template
-from tests.unit.helpers import content, stand_in
+from tests.unit.helpers import content, do, stand_in
 
 TEMPLATE = Template()
 TEXTS = [
@@ -220,8 +221,9 @@ def test_the_stage_leaves_a_table_a_card_and_a_manifest(tokenizer: PreTrainedTok
     facts: dict[str, Any] = {"asked": 5, "dropped": {"duplicate_between_parts": 4}, "sources": sources, "rows": 3}
     sample = stand_in(tmp_path, "samples/math-5-00000000", rows, "rows.parquet", **facts)
     inputs = {"tokenizer": str(owner.relative_to(tmp_path)), "sample": sample}
-    spec = content("tokens", "tokens/made-00000000/manifest.json", {"max_length": 60}, inputs)
-    tokenise.run(spec, tmp_path)
+    identity = {"tokenizer": "0" * 8, "sample": "0" * 8, "max_length": 60}
+    spec = content("tokens", "tokens/made-00000000/manifest.json", identity, inputs)
+    do(spec, tmp_path)
     manifest = tmp_path / spec["output"]
     made = read_json(manifest)
     table = pl.read_parquet(manifest.with_name("tokens.parquet"))
@@ -248,8 +250,9 @@ def test_rows_that_hold_an_item_are_left_out_if_the_study_says_so(vocabulary: Pa
     held = pl.DataFrame({"row": ["rows.jsonl:2"] * 2, "dataset": ["code"] * 2, "benchmark": ["a", "b"]})
     held.write_parquet(tmp_path / "contamination.parquet")
     inputs = {"tokenizer": str(owner.relative_to(tmp_path)), "sample": sample, "contamination": "contamination.parquet"}
-    spec = content("tokens", "tokens/made-00000000/manifest.json", {"max_length": 512}, inputs)
-    tokenise.run(spec, tmp_path)
+    identity = {"tokenizer": "0" * 8, "sample": "0" * 8, "max_length": 512}
+    spec = content("tokens", "tokens/made-00000000/manifest.json", identity, inputs)
+    do(spec, tmp_path)
     made = read_json(tmp_path / spec["output"])
     assert (made["rows"], made["dropped"]["holds_a_benchmark_item"]) == (5, 1)
     left = pl.read_parquet((tmp_path / spec["output"]).with_name("tokens.parquet"))["row"].to_list()
@@ -265,7 +268,7 @@ def test_evaluation_sees_the_token_ids_of_training(
     items = pl.DataFrame(rows, schema=schema, orient="row")
     facts = {"kind": "multiple_choice", "scored": True, "pattern": None, "compare": "equal"}
     benchmark = stand_in(tmp_path, "benchmarks/b-00000000", items, "items.parquet", **facts)
-    task = build_task(tmp_path / benchmark, "b", 0, {"stop": [], "max_tokens": 1}, TEMPLATE)
+    task = build_task(tmp_path / benchmark, "b", 0, Asked(items="b", shots=[0], stop=[], max_tokens=1), TEMPLATE)
     task.build_all_requests()
     model = load_model((tmp_path / place_base(tmp_path)).with_name("model"), "fp32", prepare(1))
     # a copy: what lm-eval sets in a tokenizer stays in it

@@ -19,17 +19,17 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from sft_atlas.files import read_json, write_json
+from sft_atlas.hashing import digest
 from sft_atlas.models.checkpoint import load_checkpoint
 from sft_atlas.models.origin import name_of, record_origin
 from sft_atlas.models.tokenizer import IGNORED
-from sft_atlas.stages.release import run as release
 from sft_atlas.stages.tokens.run import SCHEMA as TOKENS
+from sft_atlas.stages.train import recipe_identity
 from sft_atlas.stages.train import run as train
-from sft_atlas.study.build import recipe_identity
-from sft_atlas.study.identity import digest
 from sft_atlas.study.model import Recipe
+from sft_atlas.training.fit import LOG_SCHEMA
 from sft_atlas.training.trainer import trainer_arguments
-from tests.unit.helpers import content, snapshot, stand_in
+from tests.unit.helpers import content, do, runtime, snapshot, stand_in
 
 CPU = torch.device("cpu")
 
@@ -55,7 +55,7 @@ def train_spec(base: str, tokens: str, kept: list[int], seed: int = 0, **recipe:
     defaults = {"method": "full", "learning_rate": 3e-3, "schedule": "constant", "batch_size": 8, "epochs": max(kept)}
     defaults["precision"] = "fp32"
     identity = recipe_identity(Recipe.model_validate(defaults | {"max_length": 64} | recipe))
-    settings = {"recipe": identity, "seed": seed, "threads": 1}
+    settings = {"base": "0" * 8, "tokens": "0" * 8, "recipe": identity, "seed": seed, "threads": 1}
     run = digest(settings)
     output = f"runs/tiny/sums/made-{run}/train-{digest(kept)}.json"
     inputs = {"base": base, "tokens": tokens}
@@ -71,7 +71,7 @@ class Bench:
     def run(self, kept: list[int], **recipe: Any) -> Path:
         """Train; the folder of the run."""
         spec = train_spec(self.base, self.tokens, kept, **recipe)
-        train.run(spec, self.root)
+        do(spec, self.root)
         return (self.root / spec["output"]).parent
 
     def manifest(self, kept: list[int], **recipe: Any) -> dict[str, Any]:
@@ -109,8 +109,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: made for name, (made, _) in snapshot(folder).items() if not name.startswith("lease/")}
 
 
-def recipe(**settings: Any) -> dict[str, Any]:
-    return recipe_identity(Recipe.model_validate({"method": "full", "learning_rate": 1e-3, **settings}))
+def recipe(**settings: Any) -> Recipe:
+    """A recipe as a job reads it from the identity of its run."""
+    declared = Recipe.model_validate({"method": "full", "learning_rate": 1e-3, **settings})
+    return Recipe.model_validate(Recipe.of_identity(recipe_identity(declared)))
 
 
 def test_a_recipe_becomes_trls_arguments(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_a_run_keeps_its_epochs_and_says_what_it_did(bench: Bench, two_epochs: P
     assert sorted(path.name for path in two_epochs.glob("epoch-*")) == ["epoch-01", "epoch-02"]
     manifest = bench.manifest([1, 2])
     log = pl.read_parquet(two_epochs / "log.parquet")
-    assert dict(log.schema) == train.LOG_SCHEMA
+    assert dict(log.schema) == LOG_SCHEMA
     # 20 rows in batches of 8 are 3 steps an epoch
     assert (manifest["steps"], log.height) == (6, 6)
     assert log["step"].to_list() == [1, 2, 3, 4, 5, 6]
@@ -254,11 +256,23 @@ def released(own: Bench, kept: list[int], keep: str = "none") -> dict[str, Any]:
     """Train a run as a job does, give its weights back, and return the specification of giving them back."""
     spec = train_spec(own.base, own.tokens, kept)
     write_json((own.root / spec["output"]).with_suffix(".spec.json"), spec)
-    train.run(spec, own.root)
+    do(spec, own.root)
     output = str(Path(spec["output"]).with_name("release-00000000.json"))
-    again = content("release", output, {"keep": keep, "epochs": kept}, {"train": spec["output"], "base": own.base})
-    release.run(again, own.root)
+    identity = {"run": spec["identity"]["run"], "epochs": kept, "keep": keep}
+    again = content("release", output, identity, {"train": spec["output"], "base": own.base})
+    do(again, own.root)
     return again
+
+
+def restored(own: Bench, release: dict[str, Any], epoch: int) -> Any:
+    """Put the weights of an epoch back, as a job does before it is measured anew; what that says it did."""
+    train_place = release["inputs"]["train"]
+    identity = {"run": release["identity"]["run"], "epochs": [epoch], "readers": ["0" * 8]}
+    inputs = {"base": own.base, "tokens": own.tokens, "train": train_place}
+    labels = {"spec": str(Path(train_place).with_suffix(".spec.json"))}
+    output = str(Path(train_place).with_name(f"restored-{epoch}.json"))
+    do(content("restore", output, identity, inputs, labels=labels), own.root)
+    return read_json(own.root / output)
 
 
 @pytest.mark.parametrize("keep", ["none", "deltas"])
@@ -270,17 +284,17 @@ def test_weights_are_given_back_once_however_often_the_job_runs(
     first = read_json(own.root / again["output"])
     assert min(first["freed_bytes"].values()) > 0
     (own.root / again["output"]).unlink()
-    release.run(again, own.root)
+    do(again, own.root)
     assert read_json(own.root / again["output"]) == first
 
 
 def test_a_longer_run_goes_on_from_its_kept_state_although_its_weights_were_released(
     place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SFT_ATLAS_KEEP_STATE", "1")
+    runtime(monkeypatch, keep_state=True)
     own = place(tmp_path)
     released(own, [1, 2])
-    assert train.run(train_spec(own.base, own.tokens, [1, 2, 3]), own.root)["went_on_from_step"] == 6
+    assert do(train_spec(own.base, own.tokens, [1, 2, 3]), own.root)["went_on_from_step"] == 6
     folder = own.run([1, 2, 3])
     assert not (folder / "epoch-01/model/model.safetensors").exists()
     alone = place(tmp_path / "alone").run([1, 2, 3])
@@ -288,21 +302,20 @@ def test_a_longer_run_goes_on_from_its_kept_state_although_its_weights_were_rele
 
 
 def test_released_weights_that_do_not_come_back_to_the_byte_are_told(
-    place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = place(tmp_path)
     again = released(own, [1, 2])
-    manifest = own.root / again["inputs"]["train"]
-    folder = release.ensure_weights(manifest, 1, own.root / own.base, own.root)
-    assert "warning" not in capsys.readouterr().out
+    assert restored(own, again, 1) == {"decoded": [], "trained": [1]}
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     # both epochs are back from one training
     monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("trained again"))
-    release.ensure_weights(manifest, 2, own.root / own.base, own.root)
+    assert restored(own, again, 2) == {"decoded": [], "trained": []}
     monkeypatch.undo()
-    (folder / "model.safetensors").unlink()
-    monkeypatch.setenv("SFT_ATLAS_MICRO_BATCH", "2")
-    release.ensure_weights(manifest, 1, own.root / own.base, own.root)
-    assert "trained again, and not to the same bytes" in capsys.readouterr().out
+    ((own.root / again["inputs"]["train"]).parent / "epoch-01/model/model.safetensors").unlink()
+    runtime(monkeypatch, micro_batch_size=2)
+    assert restored(own, again, 1) == {"decoded": [], "trained": [1]}
+    assert "trained again, and not to the same bytes" in caplog.text
 
 
 def test_under_a_constant_schedule_an_epoch_equals_a_run_of_that_length(
@@ -332,7 +345,7 @@ def test_what_fits_in_memory_changes_last_digits_only(
 ) -> None:
     folders = {}
     for micro in ("4", "16"):
-        monkeypatch.setenv("SFT_ATLAS_MICRO_BATCH", micro)
+        runtime(monkeypatch, micro_batch_size=int(micro))
         folders[micro] = place(tmp_path / micro).run([1], batch_size=16)
     split, whole = weights(folders["4"], 1), weights(folders["16"], 1)
     base = load_file(tmp_path / "4/bases/tiny-00000000/model/model.safetensors")

@@ -17,9 +17,9 @@ from trl import SFTConfig, SFTTrainer
 from sft_atlas.models.device import load_model
 from sft_atlas.models.tokenizer import IGNORED, load_tokenizer
 from sft_atlas.stages.tokens.run import SCHEMA
-from sft_atlas.stages.train import run
 from sft_atlas.training.batches import sequences
 from sft_atlas.training.sampler import StepSampler, splits_for
+from tests.unit.helpers import do
 from tests.unit.test_train import Bench, place_tokens, recipe, train_spec
 
 RANDOM = Random(7)
@@ -112,7 +112,7 @@ def test_a_packed_run_trains_each_row_as_if_alone(
     for name, settings in {"packed": {"batching": "packed", "batch_size": 1}, "batch": {"batch_size": 6}}.items():
         tokens = place_tokens(tmp_path / name, tokenizer, rows=6)
         spec = train_spec(place[name].base, tokens, [2], **settings | {"max_length": 512})
-        run.run(spec, tmp_path / name)
+        do(spec, tmp_path / name)
         logs[name] = pl.read_parquet((tmp_path / name / spec["output"]).with_name("log.parquet"))
     assert logs["packed"].height == logs["batch"].height == 2
     for column in ("loss", "grad_norm"):

@@ -17,12 +17,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas.files import read_json, write_json
+from sft_atlas.runtime.settings import VARIABLE
 from sft_atlas.runtime.stopping import StoppedError, StopRequest
 from sft_atlas.stages.train import run
 from sft_atlas.training import fit
 from sft_atlas.training.callbacks import StateKeeper
-from sft_atlas.training.memory import state_bytes
+from sft_atlas.training.footprint import state_bytes
 from sft_atlas.training.trainer import DivergedError, Trainer, disk_is_full
+from tests.unit.helpers import do, runtime
 from tests.unit.test_train import Bench, contents, place_tokens, train_spec, weights
 
 
@@ -34,7 +36,7 @@ def place(place_base: Callable[..., str], tokenizer: PreTrainedTokenizerBase) ->
 @pytest.fixture
 def bench(place: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A results folder in which the state is saved after every step."""
-    monkeypatch.setenv("SFT_ATLAS_SAVE_MINUTES", "0")
+    runtime(monkeypatch, save_minutes=0)
     return place(tmp_path / "results")
 
 
@@ -75,7 +77,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bytes(
     assert states(folder) == [f"checkpoint-{step + 1}"]
     assert not list(folder.glob("train-*.json"))
     spec = train_spec(bench.base, bench.tokens, [1, 2], schedule="cosine")
-    assert run.run(spec, bench.root)["went_on_from_step"] == step + 1
+    assert do(spec, bench.root)["went_on_from_step"] == step + 1
     assert contents(folder) == contents(folder_of(alone, [1, 2], schedule="cosine"))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -103,9 +105,10 @@ def test_a_state_that_is_not_just_this_runs_is_moved_aside(
     bench: Bench,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     fault: str,
 ) -> None:
+    caplog.set_level("INFO", "sft_atlas")
     folder = stop_after(bench, monkeypatch, 4, [2])
     record = folder / "state/checkpoint-4.json"
     if fault == "torn":
@@ -123,11 +126,11 @@ def test_a_state_that_is_not_just_this_runs_is_moved_aside(
         write_json(record, content | {"made_from": content["made_from"] | changed[fault]})
     spec = train_spec(bench.base, bench.tokens, [2])
     with monkeypatch.context() as patch:
-        patch.setenv("SFT_ATLAS_SAVE_MINUTES", "1000")
+        runtime(patch, save_minutes=1000)
         patch.setattr(run.shutil, "rmtree", lambda *_, **__: None)
-        assert run.run(spec, bench.root)["went_on_from_step"] is None
+        assert do(spec, bench.root)["went_on_from_step"] is None
     assert states(folder) == ["aside-1-checkpoint-4"]
-    assert "not a complete state of this run; moved to aside-1-checkpoint-4" in capsys.readouterr().out
+    assert "not a complete state of this run; moved to aside-1-checkpoint-4" in caplog.text
     shutil.rmtree(folder / "state")
     alone = place(tmp_path / "alone")
     assert contents(folder) == contents(alone.run([2]))
@@ -145,8 +148,7 @@ def test_an_epoch_that_is_lost_behind_the_state_is_trained_again(
 def test_a_kept_state_is_where_a_longer_run_begins(
     place: Callable[[Path], Bench], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SFT_ATLAS_SAVE_MINUTES", "1000")
-    monkeypatch.setenv("SFT_ATLAS_KEEP_STATE", "1")
+    runtime(monkeypatch, save_minutes=1000, keep_state=True)
     folder = bench.run([1])
     assert states(folder) == ["checkpoint-3"]
     longer = train_spec(bench.base, bench.tokens, [1, 3]) | {"output": "runs/tiny/sums/longer/train-1.json"}
@@ -154,7 +156,7 @@ def test_a_kept_state_is_where_a_longer_run_begins(
     longer["identity"]["run"] = train_spec(bench.base, bench.tokens, [1])["identity"]["run"]
     longer["identity"]["settings"] = train_spec(bench.base, bench.tokens, [1])["identity"]["settings"]
     longer["identity"]["settings"]["recipe"].pop("epochs", None)
-    assert run.run(longer, bench.root)["went_on_from_step"] == 3
+    assert do(longer, bench.root)["went_on_from_step"] == 3
     alone = place(tmp_path / "alone")
     assert weights((bench.root / longer["output"]).parent, 3).keys()
     expected = weights(alone.run([3]), 3)
@@ -182,7 +184,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(
     assert set(named) == seen
     assert states(folder) == ["checkpoint-4"]
     assert (folder / "epoch-01/checkpoint.json").exists()
-    assert run.run(train_spec(bench.base, bench.tokens, [1, 2]), bench.root)["went_on_from_step"] == 4
+    assert do(train_spec(bench.base, bench.tokens, [1, 2]), bench.root)["went_on_from_step"] == 4
 
 
 def rows_by_step(bench: Bench) -> list[list[str]]:
@@ -224,7 +226,7 @@ def test_where_a_gpus_memory_runs_out_smaller_micro_batches_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "training_step", training_step)
         patch.setattr(fit, "load", loading)
-        facts = run.run(train_spec(bench.base, bench.tokens, [1, 2]), bench.root)
+        facts = do(train_spec(bench.base, bench.tokens, [1, 2]), bench.root)
     assert facts["out_of_memory_with_splits"] == [1, 2]
     assert facts["micro_batches_per_step"] == 4
     assert facts["went_on_from_step"] == 3
@@ -245,7 +247,7 @@ def test_processes_that_hold_one_row_each_are_not_given_less(bench: Bench, monke
         error.splits = min(splits or 1, 4)  # type: ignore[attr-defined]
         raise error
 
-    monkeypatch.setenv("SFT_ATLAS_PROCESSES", "2")
+    runtime(monkeypatch, save_minutes=0, processes=2)
     monkeypatch.setattr(run, "fit_in_processes", fit_in_processes)
     with pytest.raises(ValueError, match="one row of 64 tokens needs about"):
         bench.run([1])
@@ -275,7 +277,7 @@ def test_a_full_disk_at_a_state_loses_nothing(
     bench: Bench,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     failing: str,
 ) -> None:
     """The disk is full from the second state on: training goes on, and the first state is still there if it is cut."""
@@ -312,7 +314,7 @@ def test_a_full_disk_at_a_state_loses_nothing(
         with pytest.raises(KeyboardInterrupt):
             bench.run([1, 2])
     folder = folder_of(bench, [1, 2])
-    assert "no space to save the state" in capsys.readouterr().out
+    assert "no space to save the state" in caplog.text
     assert states(folder) == ["checkpoint-1"]
     bench.run([1, 2])
     assert contents(folder) == contents(place(tmp_path / "alone").run([1, 2]))
@@ -345,18 +347,20 @@ def test_what_a_full_disk_looks_like() -> None:
     assert not disk_is_full(RuntimeError("shape mismatch"))
 
 
-def test_pure_bf16_is_a_choice_and_says_what_it_does(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pure_bf16_is_a_choice_and_says_what_it_does(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """At a small learning rate most weights do not move in bf16 alone; with fp32 weights all do."""
     small = {"learning_rate": 1e-5, "schedule": "constant"}
-    facts = run.run(train_spec(bench.base, bench.tokens, [1], precision="pure_bf16", **small), bench.root)
+    facts = do(train_spec(bench.base, bench.tokens, [1], precision="pure_bf16", **small), bench.root)
     assert facts["trained_in"] == "bfloat16"
-    assert "warning: weights and optimiser are in bf16 alone" in capsys.readouterr().out
+    assert "WARNING" in caplog.text
+    assert "weights and optimiser are in bf16 alone" in caplog.text
+    caplog.clear()
     before = {name: tensor.to(torch.bfloat16) for name, tensor in load_base(bench).items()}
     after = weights(folder_of(bench, [1], precision="pure_bf16", **small), 1)
     moved = sum(int((after[name] != before[name]).sum()) for name in before) / sum(t.numel() for t in before.values())
     assert moved < 0.2
-    run.run(train_spec(bench.base, bench.tokens, [1], precision="bf16", **small), bench.root)
-    assert "in bf16 alone" not in capsys.readouterr().out
+    do(train_spec(bench.base, bench.tokens, [1], precision="bf16", **small), bench.root)
+    assert "in bf16 alone" not in caplog.text
 
 
 def load_base(bench: Bench) -> dict[str, torch.Tensor]:
@@ -379,7 +383,7 @@ def test_processes_save_together_whoevers_time_has_come(elsewhere: float) -> Non
 
 
 def test_the_interval_between_states_is_the_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SFT_ATLAS_SAVE_MINUTES", raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     assert fit.save_seconds() == 1800
-    monkeypatch.setenv("SFT_ATLAS_SAVE_MINUTES", "2.5")
+    runtime(monkeypatch, save_minutes=2.5)
     assert fit.save_seconds() == 150

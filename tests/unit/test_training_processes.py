@@ -13,21 +13,21 @@ import pytest
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
+from sft_atlas.runtime.settings import VARIABLE, Runtime
 from sft_atlas.runtime.stopping import StoppedError
-from sft_atlas.stages.train import run
+from tests.unit.helpers import do, runtime
 from tests.unit.test_train import Bench, contents, place_tokens, train_spec
 
-TWO = {"SFT_ATLAS_PROCESSES": "2", "SFT_ATLAS_DEVICE": "cpu"}
+TWO: dict[str, Any] = {"processes": 2, "device": "cpu"}
 
 
-def trained(bench: Bench, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], **recipe: Any) -> Path:
+def trained(bench: Bench, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], **recipe: Any) -> Path:
     """Train two epochs in a results folder; the run's folder."""
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+    runtime(monkeypatch, **settings)
     spec = train_spec(bench.base, bench.tokens, [1, 2], **recipe)
-    facts = run.run(spec, bench.root)
-    assert facts["processes"] == int(settings.get("SFT_ATLAS_PROCESSES", 1))
-    assert facts["sharded"] == ("SFT_ATLAS_PROCESSES" in settings)
+    facts = do(spec, bench.root)
+    assert facts["processes"] == settings.get("processes", 1)
+    assert facts["sharded"] == ("processes" in settings)
     return (bench.root / spec["output"]).parent
 
 
@@ -41,7 +41,7 @@ def test_two_processes_train_what_one_trains(
 ) -> None:
     """The last step of an epoch has 5 rows of 8: processes get unequal shares, and none is trained twice."""
     logs, weights = {}, {}
-    for name, settings in {"one": {"SFT_ATLAS_DEVICE": "cpu"}, "two": TWO}.items():
+    for name, settings in {"one": {"device": "cpu"}, "two": TWO}.items():
         root = tmp_path / name
         bench = Bench(root, place_base(root), place_tokens(root, tokenizer, rows=21))
         folder = trained(bench, monkeypatch, settings, schedule="cosine", epochs=2, **method)
@@ -56,9 +56,9 @@ def test_two_processes_train_what_one_trains(
 
 def train_apart(spec: dict[str, Any], root: Path) -> None:
     """In a process of its own, which can be asked to stop."""
-    os.environ.update(TWO | {"SFT_ATLAS_SAVE_MINUTES": "0"})
+    os.environ[VARIABLE] = Runtime(**TWO, save_minutes=0).model_dump_json()
     try:
-        run.run(spec, root)
+        do(spec, root)
     except StoppedError:
         sys.exit(143)
 

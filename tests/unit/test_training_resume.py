@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from sft_atlas.runtime.settings import VARIABLE, Runtime
+from tests.unit.helpers import do
 from tests.unit.test_train import Bench, contents, place_tokens, train_spec
 
 # The libraries are imported once, in the process that the others are forks of.
@@ -44,9 +46,7 @@ def attempt(spec: dict[str, Any], root: Path, settings: dict[str, str], moment: 
     os.environ.update(settings)
     if moment:
         _kill_at(*moment)
-    from sft_atlas.stages.train import run
-
-    run.run(spec, root)
+    do(spec, root)
 
 
 def _kill_at(place: str, when: str, count: int) -> None:
@@ -80,9 +80,9 @@ class Runner:
         self.spec = train_spec(bench.base, bench.tokens, KEPT, **recipe)
         self.folder = (bench.root / self.spec["output"]).parent
 
-    def start(self, moment: tuple[str, str, int] | None = None, minutes: str = "0") -> Any:
+    def start(self, moment: tuple[str, str, int] | None = None, minutes: float = 0) -> Any:
         """A process that trains, saving its state after every step unless told otherwise."""
-        settings = {"SFT_ATLAS_SAVE_MINUTES": minutes, "SFT_ATLAS_DEVICE": "cpu"}
+        settings = {VARIABLE: Runtime(save_minutes=minutes, device="cpu").model_dump_json()}
         process = PROCESSES.Process(target=attempt, args=(self.spec, self.root, settings, moment))
         process.start()
         return process
@@ -124,7 +124,7 @@ def undisturbed(
     def of(kind: str) -> tuple[dict[str, bytes], float]:
         if kind not in made:
             runner = Runner(place(tmp_path_factory.mktemp("alone")), **KINDS[kind])
-            process = runner.start(minutes="1000")
+            process = runner.start(minutes=1000)
             began = time.monotonic()
             process.join(120)
             assert process.exitcode == 0

@@ -15,7 +15,7 @@ from sft_atlas.errors import DataError
 from sft_atlas.files import write_record
 from sft_atlas.stages.weights import run as weights
 from sft_atlas.stages.weights.run import LAYER_SCHEMA, TENSOR_SCHEMA, compare, layers
-from tests.unit.helpers import content, snapshot
+from tests.unit.helpers import content, do, snapshot
 
 State = dict[str, torch.Tensor]
 LAYER = "model.layers.0.self_attn.q_proj.weight"
@@ -263,8 +263,9 @@ def test_the_stage_measures_a_checkpoint_once(place_base: Callable[..., str], tm
 
     def measure(*epochs: int) -> pl.DataFrame:
         inputs = {"base": base, "train": "runs/tiny/train-0.json"}
-        spec = content("weights", f"runs/tiny/weights-{len(epochs)}.parquet", {"epochs": list(epochs)}, inputs)
-        weights.run(spec, tmp_path)
+        identity = {"run": "0" * 8, "base": "0" * 8, "epochs": list(epochs)}
+        spec = content("weights", f"runs/tiny/weights-{len(epochs)}.parquet", identity, inputs)
+        do(spec, tmp_path)
         return pl.read_parquet(tmp_path / spec["output"])
 
     first = measure(1)

@@ -4,7 +4,7 @@ Stages without a version run again when one of these files changes; for the othe
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -16,10 +16,11 @@ PACKAGE = Path(__file__).parent
 IMPORT = re.compile(rf"^\s*(?:from ({NAME}[\w.]*) import (\([^)]*\)|[^\n]*)|import ({NAME}[\w.]*))", re.MULTILINE)
 
 
-def code_of(stage: Stage, package: Path = PACKAGE) -> list[Path]:
+def code_of(stage: Stage, package: Path = PACKAGE, without: Collection[str] = ()) -> list[Path]:
     """Every file of the package that a stage's jobs run, and what they read of it beside; sorted.
 
-    `package` is where the files are looked up: a copy of this package may have other imports.
+    `package` is where the files are looked up: a copy of this package may have other imports. Files `without`, by their
+    place in it, are left out with all that only they import.
     """
     start = [f"{stage.package}.run", f"{stage.package}.spec"]
     start += [f"{other.package}.{name}" for name in stage.gathers for other in stages().values() if other.has(name)]
@@ -27,7 +28,7 @@ def code_of(stage: Stage, package: Path = PACKAGE) -> list[Path]:
     waiting = [file_of(module) for module in start]
     while waiting:
         file = waiting.pop()
-        if file not in found and (package / file).is_file():
+        if file not in found and file not in without and (package / file).is_file():
             found.add(file)
             waiting += imports(package / file)
     data = [path for pattern in stage.data for path in package.glob(pattern)]
