@@ -197,8 +197,19 @@ def _item_grid(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str, A
     )
     rest = values[informative & ~off]
     mixed = better is not None and wrong.height >= 0.05 * tested and len(rest) >= FEW
-    fault = "mixed sets" if mixed else "impossible value"
-    return [Finding(fault, f"{name(measure)} has values that its item count does not give", evidence, _keys(wrong))]
+    pairs = zip(values[off], tolerance[off], strict=True)
+    incomplete = judged and not mixed and all(_fits_fewer(value, count, within) for value, within in pairs)
+    if incomplete:
+        evidence += "; fewer answers, eight tenths of them or more, fit each: some are lost or were not judged"
+    fault = "mixed sets" if mixed else "incomplete" if incomplete else "impossible value"
+    what = f"{name(measure)} has values that its item count does not give"
+    return [Finding(fault, what, evidence, _keys(wrong), not incomplete)]
+
+
+def _fits_fewer(value: float, items: int, tolerance: float) -> bool:
+    """Whether a mean of whole points is one of fewer answers, at least eight tenths of all."""
+    counts = np.arange(int(np.ceil(0.8 * items)), items)
+    return bool((np.abs(value - np.round(value * counts) / counts) <= tolerance).any())
 
 
 def _better_count(values: Array, items: int, tolerance: float) -> int | None:
