@@ -264,7 +264,8 @@ def _planted(frame: pl.DataFrame, table: str, truth: Truth, size: str) -> list[f
     find |= {"contrasts": _of_contrast, "epochs": _of_epoch, "selection": _of_choice}
     find |= {"dimension_changes": lambda row, *_: PARTED * (row["depth"] > PEAK)}
     if table not in find:
-        return [PEAK if row.get("claim") == "peak depth" else None for row in frame.iter_rows(named=True)]
+        claims = {"peak depth": PEAK, "code for maths": _of_code(truth)}
+        return [claims.get(row.get("claim", "")) for row in frame.iter_rows(named=True)]
     return [find[table](row, truth, size) for row in frame.iter_rows(named=True)]
 
 
@@ -285,6 +286,12 @@ def _settings(method: str | None, rows: int | None) -> list[tuple[str, int]]:
 
 def _way(setting: tuple[str, int], lora: float, large: float) -> float:
     return lora * (setting[0] == "lora") + large * (setting[1] == 1000)
+
+
+def _of_code(truth: Truth) -> float:
+    """What the dataset of code adds to maths beyond those that train neither."""
+    maths = truth.of_dataset[:, BENCHMARKS.index("math")]
+    return float(maths[0] - maths[2:].mean())
 
 
 def _of_recommendation(row: dict[str, Any], truth: Truth, size: str) -> float | None:
@@ -351,7 +358,7 @@ def shares(found: pl.DataFrame) -> pl.DataFrame:
 def simulate(sizes: list[str], mixes: list[str], draws: int, processes: int) -> pl.DataFrame:
     """Shares over so many draws of each size and mix."""
     parts = []
-    for size, mix in product(sizes, mixes):
+    for mix, size in product(mixes, sizes):
         tasks = [(size, mix, seed) for seed in range(draws)]
         if processes == 1:
             found = [one(task) for task in tasks]

@@ -3,8 +3,8 @@
 Gains of base x dataset x benchmark are averaged over seeds, recipes and sizes first: those runs share what is
 correlated. Then the interval leaves out, and the permutation moves, whole units. Where datasets are compared, the unit
 is the dataset with all its runs: what is particular to a dataset shows on every base model, so runs of one dataset are
-no independent evidence. Where bases are compared on one dataset, the unit is the base, for the same reason; where the
-benchmarks of one run are, the benchmark.
+no independent evidence. Over all cells, of whatever base, intervals leave out the base too. Where bases are compared on
+one dataset, the unit is the base, for the same reason; where the benchmarks of one run are, the benchmark.
 """
 
 from dataclasses import dataclass
@@ -37,10 +37,12 @@ class Scope:
 
     strata: tuple[str, ...]
     unit: str
+    other: str | None = None
+    """What else varies between the cells compared, and is left out for the interval too."""
 
 
 SCOPES = {
-    "pooled": Scope((), "dataset"),
+    "pooled": Scope((), "dataset", "base"),
     "within_base": Scope(("base", *MEASURE), "dataset"),
     "within_dataset": Scope(("dataset", *MEASURE), "base"),
     "within_run": Scope(("base", "dataset"), "benchmark"),
@@ -128,7 +130,8 @@ def test_columns(cells: pl.DataFrame, x: str, scope: Scope, column: list[str], o
         options.permutations,
         options.seed,
     )
-    interval = Jackknife(options.confidence).correlation(values, gain, unit, strata=strata)
+    factors = [unit] if scope.other is None else [unit, row_codes(cells, [scope.other])]
+    interval = Jackknife(options.confidence).correlation(values, gain, *factors, strata=strata)
     return {
         "coefficient": known(interval.estimate),
         "ci_low": known(interval.low),

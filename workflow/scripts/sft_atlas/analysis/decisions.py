@@ -193,7 +193,7 @@ def _difference_by(evidence: Evidence, label: str, low: float = -np.inf, high: f
 
 
 def code_helps_maths(evidence: Evidence) -> Found | None:
-    """Score on maths after code data, minus that after data that trains neither, per base."""
+    """Score on maths after code data, minus that after data that trains neither, per base; of these very datasets."""
     matches = {name: label.get("matches") or [] for name, label in evidence.labels.get("benchmarks", {}).items()}
     code = {dataset for name in CODE for dataset in matches.get(name, [])}
     maths = {dataset for name in MATHS for dataset in matches.get(name, [])}
@@ -206,7 +206,7 @@ def code_helps_maths(evidence: Evidence) -> Found | None:
         return None
     mean = evidence.intervals.mean((pairs["score"] - pairs["score_other"]).to_numpy(), row_codes(pairs, ["base"]))
     count = pairs["base"].n_unique()
-    return Found(mean, f"{count} bases", 0.0, units={"bases": count})
+    return Found(mean, f"{count} bases, the datasets of this study", 0.0, units={"bases": count})
 
 
 def perplexity_negative(evidence: Evidence) -> Found | None:
@@ -310,11 +310,11 @@ def clusters_by_base(evidence: Evidence) -> Found | None:
     bases = frame["base"].n_unique()
     if bases < MIN_CLUSTERS:
         return None
-    own = frame.with_columns(same=(pl.col("nearest") == pl.col("base")).cast(pl.Float64))
-    shares = own.group_by("base").agg(pl.col("same").mean(), (pl.len() / frame.height).alias("chance")).sort("base")
-    chance = float(shares["chance"].mean())  # type: ignore[arg-type]
-    totals = np.stack([shares["same"].to_numpy(), np.ones(bases)], axis=-1)
-    found = evidence.intervals.interval(totals, ratio, np.arange(bases), scale=SHARE)
+    own = frame.with_columns(same=(pl.col("nearest") == pl.col("base")).cast(pl.Float64), n=pl.len().over("base"))
+    chance = 1 / bases
+    totals = own.select(pl.col("same") / pl.col("n"), one=1 / pl.col("n")).to_numpy()
+    factors = row_codes(own, ["base"]), row_codes(own, ["dataset"])
+    found = evidence.intervals.interval(totals, ratio, *factors, scale=SHARE)
     low = found.low
     if found.estimate > 1 - 1e-9:
         low = ((1 - evidence.intervals.confidence) / 2) ** (1 / bases)

@@ -52,10 +52,10 @@ def _means(cells: pl.DataFrame, intervals: Jackknife) -> list[Row]:
     means = cells.group_by(key, maintain_order=True).agg(
         pl.col("matched").any(), "gain", **counts, of=pl.col("base").rank("dense"), n_datasets=pl.lit(1)
     )
-    rows: list[Row] = [
-        {"scope": "mean", **row, **_estimate(intervals.mean(np.array(row["gain"]), np.array(row.pop("of"), dtype=int)))}
-        for row in means.to_dicts()
-    ]
+    rows: list[Row] = []
+    for row in means.to_dicts():
+        mean = intervals.mean(np.array(row.pop("gain")), np.array(row.pop("of"), dtype=np.int64))
+        rows.append({"scope": "mean", **row, **_estimate(mean)})
     for setting in dict.fromkeys((row["method"], row["size"]) for row in rows):
         member = [row for row in rows if (row["method"], row["size"]) == setting]
         p = [np.nan if row["p"] is None else row["p"] for row in member]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sft_atlas.analysis import tables
 from sft_atlas.analysis.cells import MEASURE, final_gains, known, over_seeds, row_codes
-from sft_atlas.analysis.intervals import FISHER, PLAIN, Jackknife, Scale, ways
+from sft_atlas.analysis.intervals import FISHER, PLAIN, SHARE, Jackknife, Scale, ways
 from sft_atlas.analysis.statistics import (
     Array,
     Interval,
@@ -79,9 +79,8 @@ def agreement(data: Cube, intervals: Jackknife) -> pl.DataFrame:
     scaled = data.scaled()
     views: list[tuple[Row, Array]] = [(dict.fromkeys(MEASURE), scaled)]
     views += [(dict(zip(MEASURE, m, strict=True)), data.effect[:, :, k : k + 1]) for k, m in enumerate(data.measures)]
-    cells: Array
     for key, cells in views:
-        values = cells.reshape(len(data.bases), -1)
+        values = np.asarray(cells).reshape(len(data.bases), -1)
         pairs = correlations_of_rows(values)
         if not np.isfinite(pairs).any():
             continue
@@ -129,8 +128,8 @@ def _over_pairs(
     `statistic` gets the correlations of pairs and which bases they are of. Left out are bases, datasets, and single
     base x dataset cells.
     """
-    bases = np.flatnonzero(np.isfinite(cells).any(axis=(1, 2)))
-    datasets = np.flatnonzero(np.isfinite(cells).any(axis=(0, 2)))
+    bases = np.flatnonzero(np.isfinite(cells).any(axis=(1, 2))).tolist()
+    datasets = np.flatnonzero(np.isfinite(cells).any(axis=(0, 2))).tolist()
     whole = correlations_of_rows(cells.reshape(len(cells), -1))
 
     def without(base: int | None, dataset: int | None) -> float:
@@ -145,8 +144,8 @@ def _over_pairs(
             left = left.reshape(len(cells), -1)
         return statistic(correlations_of_rows(left), np.arange(len(cells)))
 
-    crossed = [(b, d) for b in bases for d in datasets if np.isfinite(cells[b, d]).any()]
-    parts = [[(b, None) for b in bases], [(None, d) for d in datasets], crossed]
+    parts: list[list[tuple[int | None, int | None]]] = [[(b, None) for b in bases], [(None, d) for d in datasets]]
+    parts.append([(b, d) for b in bases for d in datasets if np.isfinite(cells[b, d]).any()])
     left_out = [scale.to(np.array([without(b, d) for b, d in part])) for part in parts]
     return intervals.ends(statistic(whole, np.arange(len(cells))), left_out, scale)
 
@@ -292,11 +291,10 @@ def _components(
     chance = np.mean([np.cumsum(shares_of(rng.permuted(values, axis=0))) for _ in range(SHUFFLES)], axis=0)
     rows: list[Row] = []
     for k in range(len(share)):
-        interval = intervals.ends(float(total[k]), [part[:, k] for part in left_out])
-        ends = np.clip([interval.low, interval.high], 0.0, 1.0)
+        interval = intervals.ends(float(total[k]), [SHARE.to(part[:, k]) for part in left_out], SHARE)
         about = {"scope": scope, "layout": layout, "component": k + 1, "share": known(share[k])}
         about |= {"n_rows": len(values), "n_columns": len(names)}
-        span = {"ci_low": known(ends[0]), "ci_high": known(ends[1])} if total[k] < 1 - 1e-9 else {}
+        span = {"ci_low": known(interval.low), "ci_high": known(interval.high)} if total[k] < 1 - 1e-9 else {}
         rows.append(about | {"cumulative": known(min(1.0, total[k])), "chance": known(min(1.0, chance[k]))} | span)
         for name, loading in zip(names, loadings[k], strict=True) if layout == next(iter(LAYOUTS)) else ():
             whose = {"base": name} if scope == "bases" else dict(zip(MEASURE, name, strict=True))
@@ -390,14 +388,13 @@ def variance(gains: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
             continue
         folds = [_without(gain, base, dataset, label) for label in ways(base, dataset)]
         for k, (factor, share) in enumerate(shares.items()):
-            interval = intervals.ends(share, [fold[:, k] for fold in folds])
-            ends = np.clip([interval.low, interval.high], 0.0, 1.0)
+            interval = intervals.ends(share, [SHARE.to(fold[:, k]) for fold in folds], SHARE)
             counts = {"n_bases": part["base"].n_unique(), "n_datasets": part["dataset"].n_unique()}
             rows.append(
                 {
                     **dict(zip(MEASURE, measure, strict=True)),
                     **{"factor": factor, "share": float(share)},
-                    **{"ci_low": known(ends[0]), "ci_high": known(ends[1])},
+                    **{"ci_low": known(interval.low), "ci_high": known(interval.high)},
                     **counts | {"n_cells": part.height},
                 }
             )

@@ -8,7 +8,7 @@ term by the cluster jackknife (MacKinnon, Nielsen and Webb 2024, Jackknife infer
 
 which for a mean over equal clusters is the usual variance with the correction G / (G - 1). The sum of three terms may
 be small or negative by chance: never less is taken than either single term (their max-se). Ends are t of the fewest
-clusters less one degrees of freedom, on a scale where the estimate is nearly normal (Fisher's z, logarithm, logit).
+clusters less one degrees of freedom, on a scale where the estimate is nearly normal (Fisher's z, logarithm, arcsine).
 A factor with one level does not vary: the interval then speaks of that level alone. Two levels say too little for any.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit, logit, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from sft_atlas.analysis.statistics import Array, Interval, Labels, codes, correlation_products, correlation_ratio
 
@@ -38,7 +38,8 @@ class Scale:
 PLAIN = Scale(lambda x: x, lambda x: x)
 FISHER = Scale(lambda x: np.arctanh(np.clip(x, -1 + 1e-12, 1 - 1e-12)), np.tanh)
 LOG = Scale(np.log, np.exp)
-SHARE = Scale(lambda x: logit(np.clip(x, 1e-6, 1 - 1e-6)), expit)
+SHARE = Scale(lambda x: np.arcsin(np.sqrt(np.clip(x, 0, 1))), lambda z: np.sin(np.clip(z, 0, np.pi / 2)) ** 2)
+"""The arcsine of the root: a share of 0 or 1 has a place on it."""
 SKILL = Scale(lambda x: np.log1p(-x), lambda z: -np.expm1(z))
 """Skill is 1 minus a ratio: the scale is the ratio's logarithm, which turns the ends round."""
 

@@ -16,7 +16,7 @@ from sft_atlas.study.analyses import AnalysisOptions
 
 Row = dict[str, Any]
 
-SCOPES = {"pooled": Scope((), "dataset"), "within_base": Scope(("base", "size", "recipe"), "dataset")}
+SCOPES = {"pooled": Scope((), "dataset", "base"), "within_base": Scope(("base", "size", "recipe"), "dataset")}
 CHANGES = {"relative": "relative", "raw": "norm"}
 """Names of the two ways to measure change, and their columns in table `layers`."""
 GRID = 11

@@ -13,7 +13,7 @@ from sft_atlas.analysis import tables
 from sft_atlas.analysis.cells import MEASURE, final_gains, known, over_seeds, row_codes
 from sft_atlas.analysis.correlations import PREDICTORS
 from sft_atlas.analysis.intervals import SKILL, Jackknife
-from sft_atlas.analysis.statistics import ALIKE, Array, pearson, residuals
+from sft_atlas.analysis.statistics import ALIKE, Array, Interval, pearson, residuals
 from sft_atlas.study.analyses import AnalysisOptions
 
 Row = dict[str, Any]
@@ -110,21 +110,25 @@ def predict(train: pl.DataFrame, test: pl.DataFrame, models: Collection[str] = t
 def prediction(frame: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
     """Table `prediction`: error of each model on bases it has not seen, against predicting the benchmark's mean.
 
-    skill = 1 - squared error / squared error of the mean; above 0 is better than the mean. Clusters are bases and
-    datasets; a single base has no interval. It is made on the scale of log(1 - skill).
+    skill = 1 - squared error / squared error of the mean; above 0 is better than the mean. For the interval, on the
+    scale of log(1 - skill), each base is left out of learning and of predicting, each dataset of what is predicted. A
+    single base has no interval.
     """
     rows: list[Row] = []
     found = leave_one_base_out(frame)
+    fewer = {base: leave_one_base_out(frame.filter(pl.col("base") != base)) for base in frame["base"].unique().sort()}
     for model in MODELS if found.height else ():
         part = found.drop_nulls([model, "mean", "gain"])
         if part.is_empty():
             continue
         for base in [None, *part["base"].unique().sort()]:
             view = part if base is None else part.filter(pl.col("base") == base)
-            error = ((view["gain"] - view[model]) ** 2).to_numpy()
-            naive = ((view["gain"] - view["mean"]) ** 2).to_numpy()
-            factors = [row_codes(view, [name]) for name in ("base", "dataset") if base is None]
-            skill = intervals.interval(np.stack([error, naive], axis=-1), _skill, *factors, scale=SKILL)
+            error, naive = squares(view, model)
+            estimate = float(1 - error.sum() / naive.sum()) if naive.sum() > 0 else float("nan")
+            skill = Interval(estimate, float("nan"), float("nan"))
+            if base is None:
+                left_out = [_without_bases(fewer, model), *_without_cells(view, error, naive)]
+                skill = intervals.ends(estimate, left_out, SKILL)
             rows.append(
                 {
                     "model": model,
@@ -141,9 +145,34 @@ def prediction(frame: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
     return tables.build("prediction", rows)
 
 
-def _skill(totals: Array) -> Array:
+def squares(view: pl.DataFrame, model: str) -> tuple[Array, Array]:
+    """Squared errors of a model, and of the benchmark's mean."""
+    gain = view["gain"].to_numpy()
+    return (gain - view[model].to_numpy()) ** 2, (gain - view["mean"].to_numpy()) ** 2
+
+
+def _without_bases(fewer: dict[str, pl.DataFrame], model: str) -> Array:
+    """log(1 - skill) when a base is known neither to learn from nor to predict, shape (bases,)."""
+    sums = np.zeros((len(fewer), 2))
+    for place, frame in enumerate(fewer.values()):
+        if model in frame.columns:
+            sums[place] = [part.sum() for part in squares(frame.drop_nulls([model, "mean", "gain"]), model)]
+    return _log_ratio(sums)
+
+
+def _without_cells(view: pl.DataFrame, error: Array, naive: Array) -> list[Array]:
+    """log(1 - skill) without each dataset, and without each base x dataset, among what is predicted."""
+    totals, found = np.stack([error, naive], axis=-1), []
+    for names in (["dataset"], ["base", "dataset"]):
+        label = row_codes(view, names)
+        sums = np.stack([np.bincount(label, weights=column) for column in totals.T], axis=-1)
+        found.append(_log_ratio(totals.sum(axis=0) - sums))
+    return found
+
+
+def _log_ratio(sums: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - totals[..., 0] / totals[..., 1]
+        return np.asarray(np.log(sums[..., 0] / sums[..., 1]))
 
 
 def recommend(frame: pl.DataFrame, predictors: pl.DataFrame, options: AnalysisOptions) -> pl.DataFrame:
@@ -219,15 +248,16 @@ def half_width(errors: list[Array], confidence: float) -> float:
     """Half of a prediction's interval: t times the root mean square of the errors made on each of some bases.
 
     Errors on one base share what is particular to it. The degrees of freedom are those of a chi-square with the mean
-    and variance of the bases' mean squares (Satterthwaite 1946), between the number of bases and that of errors, less
-    one. NaN with fewer than two bases.
+    and variance of the bases' mean squares (Satterthwaite 1946), fewer by (C - 1) / (C + 1) since C bases tell that
+    variance poorly, between the number of bases and that of errors, less one. NaN with fewer than two bases.
     """
     squares = np.array([float((part**2).mean()) for part in errors if len(part)])
     if len(squares) < 2:
         return float("nan")
     mean, spread = float(squares.mean()), float(squares.var(ddof=1)) / len(squares)
     most = sum(map(len, errors)) - 1
-    freedom = float(np.clip(2 * mean**2 / spread if spread > 0 else most, len(squares) - 1, most))
+    poorly = (len(squares) - 1) / (len(squares) + 1)
+    freedom = float(np.clip(2 * poorly * mean**2 / spread if spread > 0 else most, len(squares) - 1, most))
     return float(stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(mean))
 
 
