@@ -177,7 +177,11 @@ def test_variance_shares_equal_regressions_and_recover_truth(frames: dict[str, p
     assert shares["base"] == pytest.approx(both - fit(other), abs=EXACT)
     assert shares["dataset"] == pytest.approx(both - fit(one), abs=EXACT)
     assert shares["rest"] == pytest.approx(1 - both, abs=EXACT)
-    assert sum(shares.values()) == pytest.approx(1)
+    # here one factor hides the other, so that what both explain would be negative
+    assert both - fit(other) + both - fit(one) + 1 - both > 1
+    assert shares["shared"] == 0
+    whole = variance_shares(*(np.ravel(a) for a in (y[:1] * np.eye(6) + np.arange(6), *np.indices((6, 6)))))
+    assert whole is not None and sum(whole.values()) == pytest.approx(1)
     table = variance(frames["gains"], INTERVALS)
     assert table.group_by("benchmark").agg(pl.col("share").sum())["share"].to_list() == pytest.approx([1] * 8)
 

@@ -4,12 +4,10 @@ It looks at the scores alone, knows nothing of where they come from, and says wh
 and evidence. What follows from it is a judgement, so every analysis is run with and without the cells concerned.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from sft_atlas.analysis import tables
 from sft_atlas.analysis.audit_values import Finding, format_failures, grids, missing_cells, name, parts, rare, scale
@@ -104,14 +102,10 @@ def copies(scores: pl.DataFrame, own: bool = False) -> list[Finding]:
     patterns: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
     for i, j in zip(first[sure], second[sure], strict=True):
         patterns.setdefault(_pattern(rows[i], rows[j]), []).append((int(i), int(j)))
-    found = []
-    taken = np.zeros(values.shape, dtype=bool)
-    for _, pairs in sorted(patterns.items(), key=repr):
-        what, chosen, evidence = _copied(pairs, rows, columns, values, bits, threshold)
-        found.append((pairs, what, chosen, evidence))
-        for pair in pairs:
-            taken[np.ix_(np.array(pair), np.array(chosen))] = True
-    return [_judged(*parts, rows, columns, values, taken, own) for parts in found]
+    return [
+        _judged(pairs, *_copied(pairs, rows, columns, values, bits, threshold), rows, columns, values, own)
+        for _, pairs in sorted(patterns.items(), key=repr)
+    ]
 
 
 def _bits(column: Array, bases: Labels) -> Array | None:
@@ -169,12 +163,11 @@ def _judged(
     rows: list[tuple[Any, ...]],
     columns: list[tuple[Any, ...]],
     values: Array,
-    taken: NDArray[np.bool_],
     own: bool,
 ) -> Finding:
     """The finding of one pattern with the cells that it leaves out: those of the copy, of both, or none."""
     sides = [[pair[0] for pair in pairs], [pair[1] for pair in pairs]]
-    copy, why = _which(sides, chosen, rows, values, taken) if not own else (None, "")
+    copy, why = _which(sides, chosen, rows, values) if not own else (None, "")
     if own:
         evidence += "; these scores are our own, so the models answer alike: marked, not left out"
     elif copy is None:
@@ -192,59 +185,67 @@ def _judged(
     return Finding("copy", what, evidence, pl.DataFrame(keys, schema=schema), not own)
 
 
-APART = 3.0
-"""A side must lie so many times as far from what surrounds it as the other side, to be called the copy."""
+APART, OUT_OF_PLACE, IN_PLACE = 2.0, 1.5, 1.15
+"""How much worse one side must fit than the other; from where a side without a rival's measure counts as misplaced, and
+up to where as in place."""
 
 
 def _which(
-    sides: list[list[int]],
-    chosen: list[int],
-    rows: list[tuple[Any, ...]],
-    values: Array,
-    taken: NDArray[np.bool_],
+    sides: list[list[int]], chosen: list[int], rows: list[tuple[Any, ...]], values: Array
 ) -> tuple[int | None, str]:
     """Which side (0 or 1) is the copy, and why; None where nothing says so.
 
-    A row belongs where it lies near what surrounds it (`_around`), in the columns that are equal. The side that lies
-    APART times as far from its surroundings as the other from its own is the copy.
+    Values belong where they fit what surrounds them (`_misfit`, the median over the rows of a side). Of two sides that
+    can be measured alike the copy fits APART times as badly; a side that alone can be measured is the copy when it is
+    out of place, and the other one is when it is in place.
     """
-    far, about = [], []
-    for side in sides:
-        found = [_around(i, chosen, rows, values, taken) for i in side]
-        known = [distance for distance, _ in found if np.isfinite(distance)]
-        far.append(float(np.median(known)) if known else float("nan"))
-        about.append(next((name for distance, name in found if np.isfinite(distance)), ""))
-    if not np.isfinite(far).all() or max(far) < APART * min(far):
-        return None, ""
-    copy = int(np.argmax(far))
-    return copy, (
-        f"from its {about[copy]} it lies {max(far):.3f} off, the other row {min(far):.3f} from its {about[1 - copy]}"
-    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = values / np.nanstd(values, axis=0)
+    found = [[_misfit(i, chosen, rows, scaled) for i in side] for side in sides]
+    kinds = [next((kind for _, kind in side if kind), "") for side in found]
+    far = [float(np.median([value for value, kind in side if kind] or [np.nan])) for side in found]
+    said = [f"{kind}: {value:.2f}" for value, kind in zip(far, kinds, strict=True)]
+    if np.isfinite(far).all():
+        copy = int(np.argmax(far))
+        clear = kinds[0] == kinds[1] and max(far) >= APART * min(far)
+        return (copy, f"{said[copy]}, the other row {far[1 - copy]:.2f}") if clear else (None, "")
+    if np.isfinite(far).any():
+        known = int(np.isfinite(far).argmax())
+        if far[known] >= OUT_OF_PLACE:
+            return known, f"it is out of place, {said[known]}"
+        if far[known] <= IN_PLACE:
+            return 1 - known, f"the other row is in place, {said[known]}"
+    return None, ""
 
 
-def _around(
-    row: int, chosen: list[int], rows: list[tuple[Any, ...]], values: Array, taken: NDArray[np.bool_]
-) -> tuple[float, str]:
-    """Mean distance of a row from what surrounds it, in the chosen columns, and what that is.
+def _misfit(row: int, chosen: list[int], rows: list[tuple[Any, ...]], scaled: Array) -> tuple[float, str]:
+    """How badly the chosen columns of a row fit what surrounds it, about 1 where they do, and by what that is told.
 
-    Of a run its neighbouring epochs, else the other runs of its base with this recipe and epoch (the rest of the
-    block); of a base its own fine-tuned models. Cells that are themselves in question say nothing.
+    Of a run: the distance from its neighbouring epochs over that from the nearest of its other epochs. Of a base: the
+    distance from the nearest of its own checkpoints, over that of its other columns where these can tell.
     """
     base, sample, recipe, seed, epoch = rows[row]
-    clean = np.where(taken, np.nan, values)[:, chosen]
-    kinds: tuple[tuple[str, Callable[[tuple[Any, ...]], bool]], ...] = (
-        ("neighbouring epochs", lambda r: r[:4] == (base, sample, recipe, seed) and abs(r[4] - epoch) == 1),
-        ("block's other rows", lambda r: r[0] == base and r[2] == recipe and r[4] == epoch),
-    )
+    other = [k for k in range(scaled.shape[1]) if k not in set(chosen) and np.isfinite(scaled[row, k])]
+
+    def away(near: list[int], columns: list[int]) -> Array:
+        gaps = np.abs(scaled[near][:, columns] - scaled[row, columns])
+        known = np.isfinite(gaps)
+        return np.where(known, gaps, 0.0).sum(axis=1)[known.any(axis=1)] / known.sum(axis=1)[known.any(axis=1)]
+
     if sample is None:
-        kinds = (("own checkpoints", lambda r: r[0] == base and r[1] is not None),)
-    for kind, member in kinds:
-        near = [i for i, other in enumerate(rows) if i != row and member(other)]
-        known = np.isfinite(clean[near]).any(axis=0) & np.isfinite(values[row, chosen])
-        if known.sum() >= 2:
-            middle = np.nanmedian(clean[near][:, known], axis=0)
-            return float(np.abs(values[row, chosen][known] - middle).mean()), kind
-    return float("nan"), ""
+        own = away([i for i, r in enumerate(rows) if r[0] == base and r[1] is not None], chosen)
+        if not len(own):
+            return float("nan"), ""
+        if len(other) < 3:
+            return float(own.min()), "standard deviations from its nearest checkpoint"
+        rest = away([i for i, r in enumerate(rows) if r[0] == base and r[1] is not None], other)
+        return float(own.min() / rest.min()), "distance from its nearest checkpoint, over that of its other columns"
+    same = [i for i, r in enumerate(rows) if r[:4] == (base, sample, recipe, seed) and i != row]
+    beside = away([i for i in same if abs(rows[i][4] - epoch) == 1], chosen)
+    every = away(same, chosen)
+    if not len(beside) or len(every) < 3 or not every.min() > 0:
+        return float("nan"), ""
+    return float(beside.min() / every.min()), "distance from its neighbouring epochs, over that from its nearest one"
 
 
 def _wide(scores: pl.DataFrame) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], Array]:

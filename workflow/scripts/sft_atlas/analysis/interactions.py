@@ -125,29 +125,21 @@ def _over_pairs(
 ) -> Interval:
     """A statistic of the correlations between bases, from effects of shape (bases, datasets, measures).
 
-    `statistic` gets the correlations of pairs and which bases they are of. Left out are bases, datasets, and single
-    base x dataset cells.
+    `statistic` gets the correlations of pairs and which bases they are of. Left out are bases and datasets; what both
+    do to it is added.
     """
     bases = np.flatnonzero(np.isfinite(cells).any(axis=(1, 2))).tolist()
     datasets = np.flatnonzero(np.isfinite(cells).any(axis=(0, 2))).tolist()
     whole = correlations_of_rows(cells.reshape(len(cells), -1))
 
-    def without(base: int | None, dataset: int | None) -> float:
-        if dataset is None:
-            kept = np.delete(np.arange(len(cells)), base)  # type: ignore[arg-type]
-            return statistic(whole[np.ix_(kept, kept)], kept)
-        if base is None:
-            left = np.delete(cells, dataset, axis=1).reshape(len(cells), -1)
-        else:
-            left = cells.copy()
-            left[base, dataset] = np.nan
-            left = left.reshape(len(cells), -1)
-        return statistic(correlations_of_rows(left), np.arange(len(cells)))
-
-    parts: list[list[tuple[int | None, int | None]]] = [[(b, None) for b in bases], [(None, d) for d in datasets]]
-    parts.append([(b, d) for b in bases for d in datasets if np.isfinite(cells[b, d]).any()])
-    left_out = [scale.to(np.array([without(b, d) for b, d in part])) for part in parts]
-    return intervals.ends(statistic(whole, np.arange(len(cells))), left_out, scale)
+    place = np.arange(len(cells))
+    fewer = [np.delete(place, base) for base in bases]
+    less = [np.delete(cells, dataset, axis=1).reshape(len(cells), -1) for dataset in datasets]
+    left_out = [
+        scale.to(np.array([statistic(whole[np.ix_(kept, kept)], kept) for kept in fewer])),
+        scale.to(np.array([statistic(correlations_of_rows(left), place) for left in less])),
+    ]
+    return intervals.ends(statistic(whole, place), left_out, scale)
 
 
 def _columns(interval: Interval) -> Row:
@@ -414,8 +406,8 @@ def _without(gain: Array, base: Labels, dataset: Labels, label: Labels) -> Array
 def variance_shares(y: Array, base: ArrayLike, dataset: ArrayLike) -> dict[str, float] | None:
     """Shares of the variance of y: base, dataset, rest, shared (either explains it); None where y does not vary.
 
-    In an unbalanced table what both explain can be negative (one hides the other); shares stay in 0..1 and then the
-    remaining ones are scaled to sum to 1.
+    In an unbalanced table what both explain can be negative, where one hides the other: then it is 0, and the sum of
+    all is above 1.
     """
     total = float(((y - y.mean()) ** 2).sum())
     if total <= 0:
@@ -430,7 +422,6 @@ def variance_shares(y: Array, base: ArrayLike, dataset: ArrayLike) -> dict[str, 
     fit = np.linalg.lstsq(both.reshape(size, size).astype(float), sums, rcond=None)[0]
     rest = float(((y - fit[b] - fit[d]) ** 2).sum())
     shares = {"base": (other - rest) / total, "dataset": (one - rest) / total, "rest": rest / total}
-    shares = {name: max(0.0, value) for name, value in shares.items()}
-    whole = max(1.0, sum(shares.values()))
-    shares = {name: value / whole for name, value in shares.items()}
+    # rounding leaves a share of nothing a little below 0
+    shares = {name: min(1.0, max(0.0, value)) for name, value in shares.items()}
     return shares | {"shared": max(0.0, 1 - sum(shares.values()))}

@@ -53,6 +53,7 @@ def ways(*factors: ArrayLike) -> list[Labels]:
 def variance(estimate: float, left_out: Sequence[Array]) -> tuple[float, float]:
     """Variance and degrees of freedom from the values without each cluster: of one way, or of both and their crossing.
 
+    Without the crossing the terms of both ways are added, which is never too little (their two-term variance).
     A value that is undefined without a cluster is left out of the sum. Both NaN below MIN_CLUSTERS in any way.
     """
     terms, counts = [], []
@@ -60,10 +61,10 @@ def variance(estimate: float, left_out: Sequence[Array]) -> tuple[float, float]:
         defined = values[np.isfinite(values)]
         counts.append(len(defined))
         terms.append((len(defined) - 1) / max(1, len(defined)) * float(((defined - estimate) ** 2).sum()))
-    single = counts[:2] if len(counts) == 3 else counts
+    single = counts[:2]
     if not single or min(single) < MIN_CLUSTERS or not np.isfinite(estimate):
         return np.nan, np.nan
-    total = max(terms[0] + terms[1] - terms[2], terms[0], terms[1]) if len(terms) == 3 else terms[0]
+    total = max(terms[0] + terms[1] - terms[2], terms[0], terms[1]) if len(terms) == 3 else sum(terms)
     return total, float(min(single) - 1)
 
 
@@ -85,12 +86,19 @@ class Jackknife:
         return self.mean(np.asarray(second, dtype=float) - np.asarray(first, dtype=float), *factors)
 
     def correlation(
-        self, x: ArrayLike, y: ArrayLike, *factors: ArrayLike, strata: ArrayLike | None = None, rank: bool = True
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *factors: ArrayLike,
+        strata: ArrayLike | None = None,
+        rank: bool = True,
+        given: int = 0,
     ) -> Interval:
         """Correlation of x and y within strata, all of shape (n,), on Fisher's scale.
 
-        Ranks and stratum means are taken once. What these means cost in degrees of freedom widens the interval. A
-        perfect correlation has no interval: leaving clusters out repeats it, however few the pairs.
+        Ranks and stratum means are taken once. What these means, and `given` other variables that were taken out
+        before, cost in degrees of freedom widens the interval. A perfect correlation has no interval: leaving clusters
+        out repeats it, however few the pairs.
         """
         products, keep = correlation_products(x, y, strata, rank)
         factors = tuple(np.asarray(factor)[keep] for factor in factors)
@@ -99,7 +107,7 @@ class Jackknife:
         if not abs(estimate) < 1 - 1e-9:
             return Interval(estimate, np.nan, np.nan)
         lost = min((kept_share(labels, codes(factor)) for factor in factors), default=1.0)
-        return self.interval(products, correlation_ratio, *factors, scale=FISHER, share=lost)
+        return self.interval(products, correlation_ratio, *factors, scale=FISHER, share=lost, given=given)
 
     def interval(
         self,
@@ -109,11 +117,12 @@ class Jackknife:
         strata: ArrayLike | None = None,
         scale: Scale = PLAIN,
         share: float = 1.0,
+        given: int = 0,
     ) -> Interval:
         """Interval of a statistic of totals, shape (n, k), which hold what each observation adds.
 
         With `strata`, shape (n,), the statistic sees the totals of each stratum. `share` of the clusters' degrees of
-        freedom is left after what was estimated before.
+        freedom is left after what was estimated before, less `given`.
         """
         if not len(totals):
             return Interval(np.nan, np.nan, np.nan)
@@ -124,9 +133,11 @@ class Jackknife:
             left_out = [
                 scale.to(statistic(whole - part)) for part in (_sums(totals, label, place) for label in ways(*factors))
             ]
-        return self.ends(estimate, left_out, scale, share)
+        return self.ends(estimate, left_out, scale, share, given)
 
-    def ends(self, estimate: float, left_out: Sequence[Array], scale: Scale = PLAIN, share: float = 1.0) -> Interval:
+    def ends(
+        self, estimate: float, left_out: Sequence[Array], scale: Scale = PLAIN, share: float = 1.0, given: int = 0
+    ) -> Interval:
         """Interval of an estimate from its values on `scale` without each cluster of each way.
 
         The p is that of 0 on the scale: no difference, no correlation, a ratio of 1.
@@ -134,7 +145,7 @@ class Jackknife:
         with np.errstate(invalid="ignore", divide="ignore"):
             centre = float(scale.to(np.asarray(estimate)))
         spread, freedom = variance(centre, left_out)
-        left = (freedom + 1) * share - 1
+        left = (freedom + 1) * share - 1 - given
         if not np.isfinite(spread) or left < 1:
             return Interval(float(estimate), np.nan, np.nan)
         error = float(np.sqrt(spread * freedom / left))

@@ -127,7 +127,7 @@ def prediction(frame: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
             estimate = float(1 - error.sum() / naive.sum()) if naive.sum() > 0 else float("nan")
             skill = Interval(estimate, float("nan"), float("nan"))
             if base is None:
-                left_out = [_without_bases(fewer, model), *_without_cells(view, error, naive)]
+                left_out = [_without_bases(fewer, model), _without_datasets(view, error, naive)]
                 skill = intervals.ends(estimate, left_out, SKILL)
             rows.append(
                 {
@@ -160,14 +160,12 @@ def _without_bases(fewer: dict[str, pl.DataFrame], model: str) -> Array:
     return _log_ratio(sums)
 
 
-def _without_cells(view: pl.DataFrame, error: Array, naive: Array) -> list[Array]:
-    """log(1 - skill) without each dataset, and without each base x dataset, among what is predicted."""
-    totals, found = np.stack([error, naive], axis=-1), []
-    for names in (["dataset"], ["base", "dataset"]):
-        label = row_codes(view, names)
-        sums = np.stack([np.bincount(label, weights=column) for column in totals.T], axis=-1)
-        found.append(_log_ratio(totals.sum(axis=0) - sums))
-    return found
+def _without_datasets(view: pl.DataFrame, error: Array, naive: Array) -> Array:
+    """log(1 - skill) without each dataset among what is predicted, shape (datasets,)."""
+    totals = np.stack([error, naive], axis=-1)
+    label = row_codes(view, ["dataset"])
+    sums = np.stack([np.bincount(label, weights=column) for column in totals.T], axis=-1)
+    return _log_ratio(totals.sum(axis=0) - sums)
 
 
 def _log_ratio(sums: Array) -> Array:
@@ -301,7 +299,9 @@ def partials(frame: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
         if rest is None:
             continue
         x, y = rest
-        interval = intervals.correlation(x, y, row_codes(known_cells, ["dataset"]), strata=strata, rank=False)
+        interval = intervals.correlation(
+            x, y, row_codes(known_cells, ["dataset"]), strata=strata, rank=False, given=len(others)
+        )
         rows.append(
             {
                 "predictor": feature,
