@@ -207,7 +207,8 @@ def _which(
     said = [f"{kind}: {value:.2f}" for value, kind in zip(far, kinds, strict=True)]
     if np.isfinite(far).all():
         copy = int(np.argmax(far))
-        clear = kinds[0] == kinds[1] and max(far) >= APART * min(far)
+        apart = max(far) >= APART * min(far) or (max(far) >= OUT_OF_PLACE and min(far) <= IN_PLACE)
+        clear = kinds[0] == kinds[1] and apart
         return (copy, f"{said[copy]}, the other row {far[1 - copy]:.2f}") if clear else (None, "")
     if np.isfinite(far).any():
         known = int(np.isfinite(far).argmax())
@@ -241,9 +242,11 @@ def _misfit(row: int, chosen: list[int], rows: list[tuple[Any, ...]], scaled: Ar
         rest = away([i for i, r in enumerate(rows) if r[0] == base and r[1] is not None], other)
         return float(own.min() / rest.min()), "distance from its nearest checkpoint, over that of its other columns"
     same = [i for i, r in enumerate(rows) if r[:4] == (base, sample, recipe, seed) and i != row]
+    # the row that holds the same scores surrounds nothing
+    same = [i for i in same if not np.array_equal(scaled[i, chosen], scaled[row, chosen])]
     beside = away([i for i in same if abs(rows[i][4] - epoch) == 1], chosen)
     every = away(same, chosen)
-    if not len(beside) or len(every) < 3 or not every.min() > 0:
+    if not len(beside) or len(every) < 2 or not every.min() > 0:
         return float("nan"), ""
     return float(beside.min() / every.min()), "distance from its neighbouring epochs, over that from its nearest one"
 
