@@ -126,8 +126,8 @@ def explain_gains(results: Results) -> str:
     parts = [
         f"The largest mean gain is that of {top['dataset']} on {label}: {_estimate(top)}, "
         f"n = {text.count(top['n_bases'], 'base')}{_format_failures(results, top)}",
-        f"of {text.count(rows.height, 'mean')}, {sum(r['gain'] > 0 for r in clear)} are clearly above zero and "
-        f"{sum(r['gain'] < 0 for r in clear)} clearly below (q below {text.CLEAR_Q} over all of them)",
+        f"clearly above zero (q below {text.CLEAR_Q} over all of them) are {sum(r['gain'] > 0 for r in clear)} of "
+        f"{text.count(rows.height, 'mean')}, clearly below {sum(r['gain'] < 0 for r in clear)}",
     ]
     return text.sentence("; ".join(parts))
 
