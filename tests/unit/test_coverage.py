@@ -39,9 +39,7 @@ def test_simulated_gains_are_those_that_collect_would_write() -> None:
         p = np.clip(start[base, benchmark] + share * trained[base, dataset, benchmark, run], 0.02, 0.98)
         half = coverage.ALIKE**0.5, (1 - coverage.ALIKE) ** 0.5
         answers = [
-            pl.DataFrame(
-                {"item": range(coverage.ITEMS), "score": half[0] * difficulty[benchmark] + half[1] * noise < q}
-            )
+            pl.DataFrame({"item": items, "score": half[0] * difficulty[benchmark] + half[1] * noise < q})
             for noise, q in (
                 (before[base, benchmark], coverage.ndtri(start[base, benchmark])),
                 (after[base, dataset, run, -1, benchmark], coverage.ndtri(p)),
