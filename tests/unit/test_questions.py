@@ -144,7 +144,9 @@ def test_families_that_gain_alike_are_found_and_others_are_not(effects: pl.DataF
         type(data)(data.bases, data.datasets, data.measures, np.array(moved), data.stderr), LABELS, INTERVALS, 500, 0
     )
     row = planted.filter(scope="difference by family").row(0, named=True)
-    assert row["ci_low"] > 0.2
+    # bases and datasets both vary: six bases tell less than their fifteen pairs seem to
+    assert row["coefficient"] > 0.3
+    assert row["ci_low"] > 0.1
     assert planted.filter(pl.col("scope").str.contains("language")).is_empty()  # all speak one
 
 
