@@ -45,7 +45,6 @@ def test_it_yields_every_table(imported: Repository) -> None:
 
 def test_its_claims_are_judged(imported: Repository) -> None:
     claims = tables.read(imported.folder / "results/published-table/tables", "claims")
-    verdicts = dict(claims.select("claim", "verdict").iter_rows())
     assert set(claims.filter(pl.col("number").is_null())["claim"]) == {
         "perplexity",
         "best predictor",
@@ -55,11 +54,11 @@ def test_its_claims_are_judged(imported: Repository) -> None:
     }
     assert set(claims.filter(pl.col("number").is_null())["verdict"]) == {"open"}
     few = claims.filter(claim="few components").row(0, named=True)
-    # 0.77 of 20 scaled columns, 0.93 of 12 as they are: the published layout is unknown
+    # 0.77 of 20 scaled columns, 0.92 of 13 as they are: the published layout is unknown
     assert few["verdict"] == "open"
     assert few["decides"].startswith("the layout")
     assert "all, scaled (20 columns): 0.77" in few["beside"]
-    assert "one number of shots, as they are (12 columns): 0.93" in few["beside"]
+    assert "one number of shots, as they are (13 columns): 0.91" in few["beside"]
 
 
 def test_numbers_that_were_recomputed_elsewhere_stay(imported: Repository) -> None:
@@ -76,7 +75,7 @@ def test_numbers_that_were_recomputed_elsewhere_stay(imported: Repository) -> No
         "convergence": 0.264484956205,
         "LoRA early": 0.947504630727,
     }.items():
-        assert everything[name] == pytest.approx(number, abs=1e-12), name
+        assert everything[name] == pytest.approx(number, abs=1e-11), name
 
 
 def test_matching_data_does_not_do_worse_on_the_same_benchmark(imported: Repository) -> None:
