@@ -77,7 +77,12 @@ def _matched(cells: pl.DataFrame, intervals: Jackknife, group: Row) -> list[Row]
     gain, matched = cells["gain"].to_numpy(), cells["matched"].to_numpy()
     totals = np.stack([gain * matched, matched, gain * ~matched, ~matched], axis=-1).astype(float)
     factors = (row_codes(cells, ["base"]), row_codes(cells, ["dataset"]))
-    difference = intervals.interval(totals, difference_within, *factors, strata=row_codes(cells, strata))
+    # a dataset that matches nothing is compared with, and tells little: degrees of freedom are those of the others
+    counts = [cells["base"].n_unique(), cells["dataset"].n_unique()]
+    matching = cells.filter("matched")["dataset"].n_unique()
+    given = min(counts) - min(*counts, matching)
+    place = row_codes(cells, strata)
+    difference = intervals.interval(totals, difference_within, *factors, strata=place, given=given)
     rows.append({"scope": "difference", **group, **_estimate(difference), **_evidence(cells)})
     return [row for row in rows if row["gain"] is not None]
 
