@@ -1,10 +1,13 @@
 # The contents page: which study, which stages turn files into files, and which targets there are.
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-configfile: "config.yaml"
+# that of the working folder (--directory), else the project's own
+configfile: "config.yaml" if os.path.exists("config.yaml") else os.path.join(workflow.basedir, "config.yaml")
 
 
 include: "rules/common.smk"
@@ -24,6 +27,7 @@ wildcard_constraints:
     source=r"(samples|benchmarks)/[^/]+",
     model=r"(bases|runs/[^/]+/[^/]+)/[^/]+",
     hash=r"[0-9a-f]{8}",
+    id=r"[0-9a-f]{8}",
 
 
 rule all:
@@ -43,6 +47,7 @@ include: "rules/perplexity.smk"
 include: "rules/similarity.smk"
 include: "rules/embedding.smk"
 include: "rules/contamination.smk"
+include: "rules/compared.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/likelihoods.smk"
@@ -56,3 +61,4 @@ include: "rules/report.smk"
 include: "rules/complete.smk"
 include: "rules/estimate.smk"
 include: "rules/targets.smk"
+include: "rules/requests.smk"

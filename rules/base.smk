@@ -13,6 +13,7 @@ rule fetch_base:
         "logs/bases/{name}-{hash}.log",
     wildcard_constraints:
         hash="|".join(FETCHED) or "none",
+    priority: stages()["base"].priority
     localrule: True
     conda:
         ENVIRONMENT
@@ -34,6 +35,7 @@ rule make_base:
         "logs/bases/{name}-{hash}.log",
     wildcard_constraints:
         hash="(?!{})[0-9a-f]{{8}}".format("|".join(FETCHED) or "none"),
+    priority: stages()["base"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(BASE)

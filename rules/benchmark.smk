@@ -9,6 +9,7 @@ rule prepare_benchmark:
         in_results(BENCHMARK),
     log:
         "logs/prepare/benchmark/{name}-{hash}.log",
+    priority: stages()["benchmark"].priority
     localrule: True
     conda:
         ENVIRONMENT

@@ -14,6 +14,7 @@ from sft_atlas.files import free_bytes, read_json, write_json
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.cost.summary import disk_at_peak, priced, schedule, total
 from sft_atlas.study.build import check_examples
+from sft_atlas.study.checks import check_places
 from sft_atlas.study.deepspeed import read_deepspeed
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.load import check_device, load_config, study_path
@@ -32,6 +33,7 @@ JOB = "python -m sft_atlas.job {params.spec} > {log} 2>&1"
 
 try:
     CONFIG = load_config(config)
+    check_places(CONFIG, ROOT)
     STUDY_FILE = study_path(CONFIG, ROOT)
     FULL_PLAN = plan_study(STUDY_FILE, ROOT, Path(CONFIG.results))
     STUDY = FULL_PLAN.study
@@ -135,7 +137,10 @@ def job_inputs(pattern):
         if starts_jobs:
             begin_run()
             freeze(Path(in_results(spec_file(output, spec["hash"]))), spec)
-        return [in_results(path) for path in leaves(spec["inputs"])] + spec["sources"]
+        # a comparison has to be there before anything is trained, and makes nothing stale
+        gate = spec["inputs"].get("compared") if spec["stage"] == "train" else None
+        paths = [path for path in leaves(spec["inputs"]) if path != gate]
+        return [in_results(path) for path in paths] + spec["sources"] + ([ancient(in_results(gate))] if gate else [])
 
     return inputs
 
@@ -292,6 +297,8 @@ onstart:
         check_disk(workflow.dag.needrun_jobs())
     if CONFIG.max_files and workflow.is_main_process:
         check_files(workflow.dag.needrun_jobs())
+    if workflow.is_main_process:
+        check_revisions(workflow.dag.needrun_jobs())
     if workflow.is_main_process and not workflow.local_exec:
         # what runs in this process does so on the log-in node, and the scratch is one of compute nodes
         change(scratch="")

@@ -9,6 +9,7 @@ rule measure_contamination:
         in_results(CONTAMINATION),
     log:
         "logs/contamination/{name}/{hash}.log",
+    priority: stages()["contamination"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(CONTAMINATION)

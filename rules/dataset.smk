@@ -9,6 +9,7 @@ rule prepare_dataset:
         in_results(DATASET),
     log:
         "logs/prepare/dataset/{name}-{hash}.log",
+    priority: stages()["dataset"].priority
     localrule: True
     conda:
         ENVIRONMENT

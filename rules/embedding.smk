@@ -9,6 +9,7 @@ rule embed_texts:
         in_results(EMBEDDING),
     log:
         "logs/embedding/{source}/{hash}.log",
+    priority: stages()["embedding"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(EMBEDDING)

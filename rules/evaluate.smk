@@ -11,7 +11,7 @@ rule evaluate_model:
         "logs/evaluate/{model}/{hash}.log",
     wildcard_constraints:
         hash=unfinished("evaluate"),
-    priority: 20
+    priority: stages()["evaluate"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(SCORES)

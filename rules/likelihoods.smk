@@ -11,7 +11,7 @@ rule measure_likelihoods:
         "logs/likelihoods/{model}/{hash}.log",
     wildcard_constraints:
         hash=unfinished("likelihoods"),
-    priority: 20
+    priority: stages()["likelihoods"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(LIKELIHOODS)

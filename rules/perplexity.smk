@@ -9,6 +9,7 @@ rule measure_perplexity:
         in_results(PERPLEXITY),
     log:
         "logs/perplexity/{name}/{hash}.log",
+    priority: stages()["perplexity"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(PERPLEXITY)

@@ -9,7 +9,7 @@ rule release_weights:
         in_results(RELEASE),
     log:
         "logs/release/{base}/{sample}/{recipe}/{hash}.log",
-    priority: 50
+    priority: stages()["release"].priority
     # encoding reads and writes whole models; deleting does not
     localrule: STUDY.keep_weights != "deltas"
     conda:

@@ -9,6 +9,7 @@ rule restore_weights:
         in_results(RESTORE),
     log:
         "logs/restore/{base}/{sample}/{recipe}/{hash}.log",
+    priority: stages()["restore"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(RESTORE)

@@ -9,6 +9,7 @@ rule prepare_sample:
         in_results(SAMPLE),
     log:
         "logs/prepare/sample/{name}-{hash}.log",
+    priority: stages()["sample"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(SAMPLE)

@@ -9,6 +9,7 @@ rule measure_similarity:
         in_results(SIMILARITY),
     log:
         "logs/similarity/{name}/{hash}.log",
+    priority: stages()["similarity"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(SIMILARITY)

@@ -10,11 +10,13 @@ STAGE_TARGETS = {
     "report_partial": [PARTIAL_SPECS["report"].output],
 }
 
-for target, wanted in {
+TARGETS = {
     **STAGE_TARGETS,
     **{f"base_{base}": PLAN.of_base(base) for base in PLAN.bases},
     **{f"block_{block}": PLAN.of_block(block) for block in STUDY.blocks},
-}.items():
+}
+
+for target, wanted in TARGETS.items():
 
     rule:
         name:

@@ -9,6 +9,7 @@ rule make_tokenizer:
         in_results(TOKENIZER),
     log:
         "logs/bases/tokenizer/{name}-{hash}.log",
+    priority: stages()["tokenizer"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(TOKENIZER)

@@ -9,6 +9,7 @@ rule tokenise_sample:
         in_results(TOKENS),
     log:
         "logs/tokenise/{base}/{name}-{hash}.log",
+    priority: stages()["tokens"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(TOKENS)

@@ -1,5 +1,4 @@
 # How far training moved every tensor and layer of a run's checkpoints.
-# Measuring goes before further training, so that few checkpoints wait on the disk.
 WEIGHTS = "runs/{base}/{sample}/{recipe}/weights-{hash}.parquet"
 
 
@@ -12,7 +11,7 @@ rule measure_weights:
         "logs/weights/{base}/{sample}/{recipe}/{hash}.log",
     wildcard_constraints:
         hash=unfinished("weights"),
-    priority: 30
+    priority: stages()["weights"].priority
     conda:
         ENVIRONMENT
     threads: threads_of(WEIGHTS)

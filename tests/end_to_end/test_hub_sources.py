@@ -49,7 +49,7 @@ def same(row: Row) -> Row:
 
 
 # dataset of the study: file in its repository, file with real rows, how a row is laid out there, rows that are kept
-FLAN = "flan_zsnoopt_data/part.0.parquet"
+FLAN = "flan2021_zsnoopt_submix_data.json"
 SOURCES: dict[str, tuple[str, list[str], Callable[[Row], Row]]] = {
     "alpaca_cleaned": ("alpaca_data_cleaned.json", ["alpaca_cleaned"], same),
     "lima": ("train.jsonl", ["standin/lima"], same),
@@ -74,10 +74,12 @@ def mirror(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
         hub = study.datasets[name].hub
         assert hub is not None
         repository = home / "hub" / f"datasets--{hub.id.replace('/', '--')}"
-        target = repository / "snapshots" / COMMIT / file
+        pinned = hub.revision != "main"
+        target = repository / "snapshots" / (hub.revision if pinned else COMMIT) / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        (repository / "refs").mkdir(exist_ok=True)
-        (repository / "refs/main").write_text(COMMIT)
+        if not pinned:
+            (repository / "refs").mkdir(exist_ok=True)
+            (repository / "refs/main").write_text(COMMIT)
         texts = [line for origin in origins for line in (shared / f"data/{origin}.jsonl").read_text().splitlines()]
         rows = [layout(json.loads(text)) for text in texts]
         if target.suffix == ".parquet":
@@ -114,6 +116,25 @@ def test_a_published_dataset_is_read_as_declared(name: str, mirror: Path, tmp_pa
         assert rows.height < 504  # first turns only, of short and repetitive dialogues
 
 
+def test_three_datasets_read_their_file_once(mirror: Path, tmp_path: Path) -> None:
+    path = ROOT / "studies/massive-sft.yaml"
+    study = load_study(path)
+    plan = build_plan(study, expand(study, path), path.stem)
+    specs = [plan.datasets[name] for name in ("flan_knowledge", "flan_reasoning", "flan_comprehension")]
+    for spec in specs:
+        write_json(tmp_path / spec.file, spec.content())
+    environment = os.environ | {"HF_HOME": str(mirror), "HF_HUB_OFFLINE": "1"}
+    for number, spec in enumerate(specs):
+        command = [sys.executable, "-m", "sft_atlas.job", str(tmp_path / spec.file)]
+        # the file itself is there for the first only
+        moved = environment | ({"HF_HOME": str(tmp_path / "no-cache")} if number else {})
+        done = subprocess.run(command, env=moved, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        rows = pl.read_parquet((tmp_path / spec.output).with_name("rows.parquet"))
+        assert rows.height > 100
+        assert rows["row"].str.starts_with(f"{FLAN}:").all()
+
+
 def test_a_repository_that_is_not_in_the_mirror_is_named(mirror: Path, tmp_path: Path) -> None:
     path = ROOT / "studies/massive-sft.yaml"
     study = load_study(path)
@@ -123,4 +144,5 @@ def test_a_repository_that_is_not_in_the_mirror_is_named(mirror: Path, tmp_path:
     command = [sys.executable, "-m", "sft_atlas.job", str(tmp_path / spec.file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: hub openai/gsm8k@main: not in the local cache and the hub cannot be reached")
+    said = f"error: hub openai/gsm8k@{spec.identity['source']['hub']['revision']}: not in the local cache and the hub"
+    assert done.stderr.startswith(said)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sft_atlas.data.prompt import prompt
 from sft_atlas.files import write_record
 from sft_atlas.micro.tokenizer import train_tokenizer
+from sft_atlas.models.tokenizer import open_tokenizer
 from sft_atlas.study.model import Template
 
 
@@ -40,7 +41,7 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(vocabulary: Path) -> PreTrainedTokenizerBase:
     """The tiny tokenizer."""
-    return AutoTokenizer.from_pretrained(vocabulary)
+    return open_tokenizer(vocabulary)
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,10 @@ STUDY = """\
 title: a study that is right
 bases:
   calculator:
-    micro: {architecture: llama, mixture: {math: 3, web: 1}, seed: 1, steps: 60}
+    micro: {architecture: llama, mixture: {math: 3, web: 1}, seed: 1, steps: 60, positions: 2048}
     family: llama
   reader:
-    micro: {architecture: qwen3, seed: 2, steps: 60}
+    micro: {architecture: qwen3, seed: 2, steps: 60, positions: 2048}
   fetched:
     hub: {id: owner/model, revision: 0123abc}
 datasets:

@@ -127,6 +127,8 @@ class _Draw:
         rows["samples"].append(
             {"base": base, "sample": sample, "rows": used, "tokens": int(mean * used), "truncated": 2}
             | {"trained_tokens": int(mean * used / 2), "mean_tokens": mean, "mean_completion_tokens": mean / 2}
+            | {"left_out": 3, "left_out_by_reason": "duplicate 2, empty 1"}
+            | {"shortened": 5, "shortened_by_reason": "later_turns 5"}
         )
         for k, benchmark in enumerate(self.benchmarks):
             rows["predictors"].append(

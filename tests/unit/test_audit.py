@@ -24,6 +24,10 @@ def _cell(sample: str | None, recipe: str | None, epoch: int, base: str = "base1
     return pl.all_horizontal(pl.col(name).eq_missing(pl.lit(value)) for name, value in key.items())
 
 
+def _cells_of(sample: str, recipe: str, base: str = "base1") -> pl.Expr:
+    return (pl.col("base") == base) & (pl.col("sample") == sample) & (pl.col("recipe") == recipe)
+
+
 def _is(benchmark: str, shots: int = 0) -> pl.Expr:
     return (pl.col("benchmark") == benchmark) & (pl.col("shots") == shots)
 
@@ -143,23 +147,64 @@ def test_missing_cells_are_findings(scores: pl.DataFrame) -> None:
     assert suspects.is_empty()
 
 
-def test_suspects_name_just_the_planted_cells(scores: pl.DataFrame) -> None:
-    source, target = _cell("data2-1k", "full-constant", 1), _cell("data2-1k", "full-constant", 4)
-    faulty = copied(scores, source, target, GROUP)
-    _, suspects = _audit(faulty)
-    planted = faulty.filter((source | target) & pl.col("benchmark").is_in(GROUP)).select(KEY)
-    assert suspects.select(KEY).sort(KEY).equals(planted.sort(KEY))
-    assert without_suspects(faulty, suspects).height == faulty.height - planted.height
+def test_the_copy_alone_is_left_out_where_its_neighbours_tell(scores: pl.DataFrame) -> None:
+    """The last epoch of a run that rises from epoch to epoch holds scores of the first: it lies off its neighbour."""
+    longer = clean(Table(epochs=6))
+    rising = plant(longer, _cells_of("data2-1k", "full-constant"), pl.col("score") + 0.03 * pl.col("epoch"))
+    rising = plant(rising, pl.col("benchmark").is_in(GROUP), pl.col("score").round(4))
+    source, target = _cell("data2-1k", "full-constant", 1), _cell("data2-1k", "full-constant", 6)
+    faulty = copied(rising, source, target, GROUP)
+    findings, suspects = _audit(faulty)
+    evidence = findings.filter(fault="copy")["evidence"].item()
+    assert "the copy is base1 data2-1k full-constant epoch 6" in evidence
+    planted = faulty.filter(target & pl.col("benchmark").is_in(GROUP)).select(KEY)
+    found = suspects.filter(fault="copy")
+    assert found.select(KEY).sort(KEY).equals(planted.sort(KEY))
+    assert without_suspects(faulty, found).height == faulty.height - planted.height
 
 
-def test_gains_of_a_suspect_base_are_left_out_too(scores: pl.DataFrame) -> None:
+def test_where_nothing_tells_both_rows_are_left_out(scores: pl.DataFrame) -> None:
+    source, target = _cell("data2-1k", "full-constant", 2), _cell("data4-1k", "full-constant", 2)
+    faulty = copied(scores, source, target).filter(
+        ~(_cells_of("data2-1k", "full-constant") | _cells_of("data4-1k", "full-constant")) | (pl.col("epoch") == 2)
+    )
+    findings, suspects = _audit(faulty)
+    assert "the table does not say, so both are left out" in findings.filter(fault="copy")["evidence"].item()
+    assert suspects.filter(fault="copy").select(KEY).height == faulty.filter(source | target).height
+
+
+def test_gains_of_a_copied_base_are_left_out_and_those_of_its_model_stay(scores: pl.DataFrame) -> None:
     from sft_atlas.stages.import_scores.run import gains_of
 
-    faulty = copied(scores, _cell(None, None, 0, "base0"), _cell(None, None, 0, "base3"))
-    _, suspects = _audit(faulty)
+    tuned = scores.filter(pl.col("benchmark") == "gsm8k", pl.col("sample").is_not_null())
+    low, *_, high = tuned.group_by("base").agg(pl.col("score").mean()).sort("score")["base"]
+    # models of the copied base lie near it, those of the other base do not
+    apart = plant(scores, (pl.col("base") == high) & ~BASE & (pl.col("metric") != "judge_1_10"), pl.col("score") + 0.1)
+    faulty = copied(apart, _cell(None, None, 0, low), _cell(None, None, 0, high))
+    findings, suspects = _audit(faulty)
     gains = gains_of(faulty, {})
     left = without_suspects(gains, suspects)
-    assert set(gains["base"]) - set(left["base"]) == {"base0", "base3"}
+    assert {low, high} & set(left["base"]) == {low}
+    assert f"the copy is base {high}" in findings.filter(fault="copy")["evidence"].item()
+
+
+def test_copies_among_our_own_scores_are_marked_only(scores: pl.DataFrame) -> None:
+    faulty = copied(scores, _cell(None, None, 0, "base0"), _cell(None, None, 0, "base3"))
+    findings, suspects = audit(faulty, MISSING, IMPORTED, LABELS, own=True)
+    assert findings["fault"].to_list() == ["copy"] and not findings["excluded"].any()
+    assert suspects.height == 28 and without_suspects(faulty, suspects).height == faulty.height
+
+
+def test_means_of_fewer_judged_answers_are_incomplete_and_stay(scores: pl.DataFrame) -> None:
+    """Nine or eight answers of ten give other means; a mean of whole points over five does not count as that."""
+    cells = [_cell(f"data{i}-1k", "full-constant", 2) for i in range(3)]
+    faulty = scores
+    for cell, value in zip(cells, (5.22, 5.125, 5.1), strict=True):
+        faulty = plant(faulty, _is("mt_bench/maths") & cell, pl.lit(value))
+    findings, suspects = _audit(faulty.filter(pl.col("benchmark") != "mt_bench"))
+    row = findings.filter(fault="incomplete").row(0, named=True)
+    assert (row["n_cells"], row["excluded"]) == (2, False)
+    assert suspects.filter("excluded").is_empty()
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +226,18 @@ def test_the_faults_of_the_released_table_are_found(published: tuple[pl.DataFram
     findings, suspects = published
     said = {row["what"]: row for row in findings.iter_rows(named=True)}
     copies = [row for row in said.values() if row["fault"] == "copy"]
-    assert {(row["n_rows"], row["n_cells"]) for row in copies} == {(2, 58), (2, 24), (18, 144), (18, 198), (20, 180)}
+    assert {(row["n_rows"], row["n_cells"]) for row in copies} == {(2, 58), (1, 12), (9, 72), (9, 99), (10, 90)}
     assert said["base Chinese-Mistral-7B-v0.1 and base Mistral-7B-v0.1 hold the same scores"]["n_cells"] == 58
-    assert said["base LLM-jp-3-7B and base OLMo-7B-hf hold the same scores"]["n_cells"] == 24
+    assert said["base LLM-jp-3-7B and base OLMo-7B-hf hold the same scores"]["n_cells"] == 12
+    # which row is the copy: early epochs and a base far from what surrounds them; of a whole row nobody can tell
+    told = {row["evidence"].partition("the copy is ")[2].partition(":")[0] for row in copies}
+    assert told == {
+        "",
+        "LLM-jp-3-7B full-constant epoch 1 (9 samples)",
+        "base LLM-jp-3-7B",
+        "OLMo-7B-hf full-cosine epoch 10 (9 samples)",
+        "Qwen2.5-7B full-constant epoch 1 (10 samples)",
+    }
     mixed = said["mmlu, 5 shots mixes sets of items"]
     assert mixed["n_cells"] == 774
     assert "774 of 1007 cells are means over 181 groups, not 57" in mixed["evidence"]
@@ -194,8 +248,12 @@ def test_the_faults_of_the_released_table_are_found(published: tuple[pl.DataFram
         said["longbench_v2, 0 shots was hardly run"]["evidence"]
         == "33 of 1027 cells have it; 32 of these are exactly 0"
     )
-    assert said["mt_bench/coding, 0 shots has values that its item count does not give"]["n_cells"] == 112
+    coding = findings.filter(pl.col("what") == "mt_bench/coding, 0 shots has values that its item count does not give")
+    assert set(coding.select("fault", "n_cells", "excluded").iter_rows()) == {
+        ("incomplete", 111, False),
+        ("impossible value", 1, True),
+    }
     assert said["boolq, 5 shots of 10 base models"]["fault"] == "format, not knowledge"
     assert "Swallow-MS-7b-v0.1: 41 cells without any score" in said
     assert "Mistral-7B-v0.1: 20 cells without 10 of their scores" in said
-    assert suspects.filter("excluded").select(KEY).n_unique() == 1554
+    assert suspects.filter("excluded").select(KEY).n_unique() == 1138

@@ -1,11 +1,19 @@
 """Wrong studies: each is refused before anything runs, in a line that says where, what was found and what to do."""
 
+import json
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import torch
 
 from sft_atlas.errors import StudyError
+from sft_atlas.micro.config import Architecture, MicroBase
+from sft_atlas.micro.pretrain import build_model
+from sft_atlas.study.checks import check_places, known
 from sft_atlas.study.load import MAX_BYTES, check_device, load_config, load_study, read_yaml, study_path
+from sft_atlas.study.model import Base
+from sft_atlas.study.table import plan_study
 from tests.unit.helpers import STUDY, plan_of, write_study
 
 MAIN = 'main: {bases: "*", samples: "*-40", recipes: full}'
@@ -22,7 +30,7 @@ HUB = "hub: {id: owner/model, revision: 0123abc}"
 CHATS = "chats: {path: chats.jsonl, format: messages, turns: first, keep: {lang: [en]}}"
 LORA = "lora: {rank: 4, targets: all-linear}"
 SEEDS = STUDY[STUDY.index("seeds: [0, 1]\n") : STUDY.index("benchmarks:")]
-READER = "micro: {architecture: qwen3, seed: 2, steps: 60}"
+READER = "micro: {architecture: qwen3, seed: 2, steps: 60, positions: 2048}"
 FACTS = 'shots: [0, 2], shots_path: facts.jsonl, stop: ["\\n"], max_tokens: 8}'
 
 # mistake: what is edited, into what, the key path that the message must name, and what else it must say
@@ -42,6 +50,37 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         MAIN.replace("recipes: full", "recipe: full"),
         "blocks.main.recipe",
         ["'recipes'"],
+    ),
+    # entries that are called like a key
+    "recipe that is called lora": (
+        "lora: {method: lora, learning_rate",
+        "lora: {method: lora, learnin_rate",
+        "recipes.lora.learnin_rate",
+        ["'learnin_rate'", "expected one of: batch_size", "did you mean 'learning_rate'?"],
+    ),
+    "block that is called seeds": (
+        MAIN,
+        'seeds: {base: "*", samples: "*-40", recipes: full}',
+        "blocks.seeds.base",
+        ["expected one of: bases", "did you mean 'bases'?"],
+    ),
+    "base that is called micro": (
+        "  reader:\n    " + READER,
+        "  micro:\n    micro: {sed: 2}",
+        "bases.micro.micro.sed",
+        ["expected one of: architecture", "did you mean 'seed'?"],
+    ),
+    "dataset that is called columns": (
+        CHATS,
+        CHATS.replace("chats: {path", "columns: {pth"),
+        "datasets.columns.pth",
+        ["'path'"],
+    ),
+    "list of numbers that is called recipes": (
+        MAIN,
+        MAIN.replace("main", "recipes").replace("bases", "bsaes"),
+        "blocks.recipes.bsaes",
+        ["'bases'"],
     ),
     # missing keys
     "section mistyped": ("\nbenchmarks:", "\nbenchmarkz:", "benchmarkz", ["did you mean 'benchmarks'?"]),
@@ -106,7 +145,7 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     ),
     "number in quotes": ("size: 40", 'size: "40"', "samples.{dataset}-40.size", ["integer", "'40'"]),
     "number in quotes for a micro base": (
-        "steps: 60}\n    family",
+        "steps: 60, positions: 2048}\n    family",
         'steps: "60"}\n    family',
         "bases.calculator.micro.steps",
         ["integer"],
@@ -148,8 +187,12 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         ", line 23",
         ["'seeds' stands twice"],
     ),
-    "alias": (READER, "micro: &a {seed: 2}\n    family: *a", ", line 8", ["aliases"]),
-    "merge key": (READER, "<<: {family: x}", "bases.reader.<<", ["unknown key"]),
+    "alias of nothing": (READER, "micro: {seed: 2}\n    family: *a", ", line 8", ["undefined alias 'a'"]),
+    "alias of the wrong kind": (READER, "micro: &a {seed: 2}\n    family: *a", "bases.reader.family", ["string"]),
+    "alias inside itself": (READER, "micro: &a {seed: *a}", ", line 7", ["alias *a stands inside"]),
+    "merge of a list of numbers": (READER, "<<: [1]", ", line 7", ["mapping"]),
+    "merge that brings an unknown key": (READER, "<<: {famly: x}", "bases.reader.famly", ["'family'"]),
+    "key twice beside a merge": (READER, f"<<: {{family: x}}\n    {READER}\n    {READER}", ", line 9", ["twice"]),
     "tag that runs code": ("title: a", "title: !!python/object/apply:os.mkdir [ran] #", ", line 1", ["tags"]),
     "tag with nonsense": ("title: a", "title: !!timestamp a", ", line 1", ["tags"]),
     "tag of a boolean": ("title: a", "title: !!bool a", ", line 1", ["tags"]),
@@ -279,10 +322,78 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
         "benchmarks.facts.path",
         [".tsv"],
     ),
+    # what can only fail later
+    "more rows than are generated": (
+        DRAW,
+        DRAW.replace("40}", "61}"),
+        "samples.{dataset}-40.size",
+        ["found 61", "60 rows"],
+    ),
+    "warm-up beyond the run": (
+        DECAY,
+        "schedule: cosine, epochs: 4, warmup_steps: 9}",
+        "recipes.decay.warmup_steps",
+        ["found 9", "at most 8 steps", "40 rows in steps of 32, 4 epochs"],
+    ),
+    "warm-up beyond the last kept epoch of a constant run": (
+        FULL,
+        "epochs: 5, keep: [2], warmup_steps: 10}",
+        "recipes.full.warmup_steps",
+        ["at most 6 steps"],
+    ),
+    "warm-up beyond a mixture": (
+        "epochs: 2, lora",
+        "epochs: 2, warmup_steps: 7, lora",
+        "recipes.lora.warmup_steps",
+        ["'without-", "at most 6 steps", "80 rows"],
+    ),
+    "rank above the width": (LORA, "lora: {rank: 65}", "recipes.lora.lora.rank", ["found 65", "64 wide"]),
+    "unknown module": (
+        LORA,
+        "lora: {targets: [q_proj, v_porj]}",
+        "recipes.lora.lora.targets[1]",
+        ["'v_porj'", "did you mean 'v_proj'?"],
+    ),
+    "unknown module, in full": (
+        LORA,
+        "lora: {targets: [layers.6.mlp.up_proj]}",
+        "recipes.lora.lora.targets[0]",
+        ["'layers.6.mlp.up_proj'", "up_proj"],
+    ),
+    "rows longer than the base": (
+        DECAY,
+        "epochs: 4, max_length: 4096}",
+        "recipes.decay.max_length",
+        ["found 4096", "2048 positions"],
+    ),
+    "neighbours beyond the texts": (
+        "evaluation: {",
+        "likelihoods: {texts: 10, neighbour: 10}\nevaluation: {",
+        "likelihoods.neighbour",
+        ["found 10", "22 texts at least", "at most 20"],
+    ),
+    "neighbours beyond the items": (
+        "evaluation: {",
+        "likelihoods: {benchmarks: sums, neighbour: 10}\nevaluation: {",
+        "likelihoods.neighbour",
+        ["at most 20 are drawn"],
+    ),
+    "answer as long as everything": (
+        FACTS,
+        FACTS.replace("max_tokens: 8", "max_tokens: 256"),
+        "benchmarks.facts.max_tokens",
+        ["found 256", "256 tokens together"],
+    ),
+    "parent folder as a subset": (
+        "seeds: [0, 1]\nblocks",
+        "seeds: [0, 1]\nsubsets: {../x: {all_but: [{seed: [1]}]}}\nblocks",
+        "subsets",
+        ["'../x'", "no valid name"],
+    ),
     # duplicates and empty products
     "base twice": (
         READER,
-        "micro: {mixture: {math: 3, web: 1}, seed: 1, steps: 60}",
+        "micro: {mixture: {math: 3, web: 1}, seed: 1, steps: 60, positions: 2048}",
         "bases.reader",
         ["bases.calculator"],
     ),
@@ -418,6 +529,12 @@ def test_every_mistake_has_its_own_line(tmp_path: Path) -> None:
     }
 
 
+def laughs(depth: int, pair: str) -> bytes:
+    """Some hundred bytes of YAML that stand for 2 ** depth entries."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {pair.format(f'*a{n - 1}')}" for n in range(1, depth))]
+    return "\n".join(lines).encode()
+
+
 UNREADABLE = {
     "missing": (None, "cannot be read (No such file or directory)"),
     "empty": (b"", "found None"),
@@ -429,7 +546,10 @@ UNREADABLE = {
     "control character": (b"title: \x01", "not valid YAML"),
     "nested too deeply": (b"title: " + b"[" * 100_000, "nested too deeply"),
     "too large": (b"#" * (MAX_BYTES + 1), f"{MAX_BYTES + 1} bytes"),
-    "laughs": (b"a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases"),
+    "laughs": (laughs(30, "[{0}, {0}]"), f"more than {MAX_BYTES} characters"),
+    "laughs in mappings": (laughs(30, "{{x: {0}, y: {0}}}"), f"more than {MAX_BYTES} characters"),
+    "laughs by merging": (laughs(30, "{{<<: [{0}, {0}]}}"), f"more than {MAX_BYTES} characters"),
+    "one long text, often": (b"a: &a " + b"x" * 100_000 + b"\nb: [" + b"*a, " * 100 + b"]\n", "written out"),
 }
 
 
@@ -441,6 +561,50 @@ def test_an_unreadable_study_is_refused(written: bytes | None, said: str, tmp_pa
     lines = refusal(path)
     assert len(lines) == 1
     assert said in lines[0]
+
+
+def test_anchors_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "shared.yaml"
+    path.write_text(
+        "common: &common {a: 1, b: &b [x, 2], name: &name 7}\n"
+        "own: {<<: *common, a: 3}\n"
+        "two: {<<: [{a: 5, c: 6}, *common]}\n"
+        "deep: {<<: {<<: *common, b: 0}, a: 9}\n"
+        "again: *b\n"
+        "*name : *name\n"
+        '"<<": text\n'
+    )
+    common = {"a": 1, "b": ["x", 2], "name": 7}
+    assert read_yaml(path) == {
+        "common": common,
+        "own": common | {"a": 3},
+        "two": common | {"a": 5, "c": 6},
+        "deep": common | {"b": 0, "a": 9},
+        "again": ["x", 2],
+        "7": 7,
+        "<<": "text",
+    }
+
+
+def test_a_study_with_anchors_has_the_identities_of_the_same_study_without(tmp_path: Path) -> None:
+    plain = plan_of(write_study(tmp_path))
+    edits = [
+        ("micro: {architecture: llama, mixture:", "micro: {architecture: &a llama, mixture: &m"),
+        (READER, READER.replace("60", "&n 60")),
+        ("{topic: math, items: 20}", "{topic: math, items: 20}, expected_items: *n"),
+        ("  math: {micro: {topic: math, rows: 60}}", "  math: {micro: &rows {topic: math, rows: 60}}"),
+        ("  knowledge: {micro: {topic: knowledge, rows: 60}}", "  knowledge: {micro: {<<: *rows, topic: knowledge}}"),
+    ]
+    assert plan_of(write_study(tmp_path, *edits)).specs == plain.specs
+
+
+def test_a_table_beside_a_matrix_is_one_line(tmp_path: Path) -> None:
+    path = write_study(tmp_path, ("title: a study that is right", "table: {path: scores.csv}"))
+    with pytest.raises(StudyError) as raised:
+        plan_study(path, tmp_path)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"{path}: table: ")
+    assert "datasets, samples, recipes, blocks" in line and "drop `table`" in line
 
 
 EXTENSIONS = {
@@ -478,6 +642,12 @@ CONFIGS = {
     "no folder": ({"results": ""}, "results: expected a folder", "found ''"),
     "shell in the folder": ({"results": "a; touch ran"}, "results: expected a folder", "found 'a; touch ran'"),
     "home of nobody": ({"results": "~nobody-here/x"}, "results: ~ stands for the home", "found '~nobody-here/x'"),
+    "relative scratch": ({"scratch": "tmp"}, "scratch: expected an absolute path", "found 'tmp'"),
+    "shell in the image": (
+        {"container": "docker://x; touch y"},
+        "container: expected a .sif file",
+        "found 'docker://x; touch y'",
+    ),
     "wildcard in the folder": ({"results": "{name}"}, "results: expected a folder", "found '{name}'"),
 }
 
@@ -489,6 +659,76 @@ def test_a_wrong_config_is_refused(declared: dict[str, object], where: str, said
     (line,) = str(raised.value).splitlines()
     assert line.startswith(f"config.yaml: {where}")
     assert line.endswith(said)
+
+
+RIGHT = [
+    {"scratch": "$TMPDIR"},
+    {"scratch": "/local/$USER"},
+    {"container": "a/b-1.sif"},
+    {"container": "docker://quay.io/a/b:1.0@sha256:0f"},
+]
+
+
+@pytest.mark.parametrize("declared", RIGHT, ids=str)
+def test_a_right_config_is_read(declared: dict[str, str]) -> None:
+    ((key, value),) = declared.items()
+    assert getattr(load_config(declared), key) == value
+
+
+PLACES = {
+    "the working folder": (".", "is that or lies in it"),
+    "the project": ("../project", "is that or lies in it"),
+    "everything": ("/", "is that or lies in it"),
+    "the folder above": ("..", "is that or lies in it"),
+    "the package": ("../project/workflow/scripts/sft_atlas", "workflow holds other things"),
+    "the tests": ("../project/tests/results", "tests holds other things"),
+    "by a link": ("linked", "studies holds other things"),
+    "the logs": ("logs/results", "logs holds other things"),
+}
+
+
+@pytest.mark.parametrize(("results", "said"), PLACES.values(), ids=PLACES)
+def test_results_among_the_projects_own_files_are_refused(
+    results: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("project/tests", "project/studies", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "here/linked").symlink_to(tmp_path / "project/studies")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(StudyError, match=r"^config\.yaml: results: found .*; give a folder of its own") as raised:
+        check_places(load_config({"results": results}), tmp_path / "project")
+    assert said in str(raised.value) and "\n" not in str(raised.value)
+    check_places(load_config({"results": "results"}), tmp_path / "project")
+    check_places(load_config({"results": str(tmp_path / "project/results")}), tmp_path / "project")
+
+
+def test_what_is_known_of_a_local_base_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    config = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 512}
+    (tmp_path / "local/config.json").write_text(json.dumps(config))
+    edits = [(HUB, f"path: {tmp_path / 'local'}"), (LORA, "lora: {rank: 33, targets: [c_attn]}")]
+    path = write_study(tmp_path, *edits, ("bases: reader", "bases: fetched"))
+    lines = refusal(path)
+    assert (
+        "recipes.full.max_length: found 2048, but base 'fetched' has 512 positions; lower it to 512, or take another "
+        "base"
+    ) in lines
+    keys = {"recipes.lora.max_length", "recipes.lora.lora.rank", "recipes.lora.lora.targets[0]"}
+    assert {line.split(":")[0] for line in lines} == keys | {"recipes.full.max_length"}
+    # of another kind of network the names are not known, nor of a broken file anything
+    (tmp_path / "local/config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    assert [line for line in refusal(path) if "targets" in line and "'fetched'" in line] == []
+    (tmp_path / "local/config.json").write_text("{")
+    assert [line for line in refusal(path) if "'fetched'" in line] == []
+
+
+@pytest.mark.parametrize("kind", get_args(Architecture))
+def test_the_modules_of_an_architecture_are_those_of_transformers(kind: Any) -> None:
+    micro = MicroBase(architecture=kind, layers=2)
+    model = build_model(micro, 1, 2)
+    kinds = torch.nn.Linear | torch.nn.Embedding
+    found = {name for name, module in model.named_modules() if isinstance(module, kinds)}
+    assert set(known(Base(micro=micro)).modules or ()) == found
 
 
 def test_a_recipe_that_the_device_cannot_train_is_refused(tmp_path: Path) -> None:
@@ -519,6 +759,45 @@ def test_an_unknown_study_is_refused(study: str, said: str, tmp_path: Path, monk
         study_path(load_config({"study": study}), tmp_path)
     assert str(raised.value).startswith("config.yaml: study: ")
     assert said in str(raised.value)
+
+
+ONLY = {
+    "unknown base": (
+        "base=raeder",
+        "base: unknown base 'raeder'; expected one of: calculator, fetched, reader; did you",
+    ),
+    "unknown block": (
+        "block=mixture",
+        "block: unknown block 'mixture'; expected one of: main, mixtures, schedules; did",
+    ),
+    "unknown seed": ("seed=7", "seed: unknown seed '7'; expected one of: 0, 1"),
+    "pattern of nothing": ("base=calculator,recipe=f*x", "recipe: unknown recipe 'f*x'; expected one of: decay, full"),
+    "no subset": ("subset=half", "subset: unknown subset 'half'; expected one of: none declared"),
+    "unknown key": ("bases=reader", "unknown key 'bases'; expected one of: base, block, recipe, sample, seed, subset"),
+    "no key": (
+        "reader",
+        "found 'reader'; expected KEY=PATTERN, KEY one of base, sample, recipe, seed, block, subset, as",
+    ),
+    "nothing together": (
+        "base=fetched,recipe=lora",
+        "'base=fetched,recipe=lora' leaves no cell of the study: each part",
+    ),
+}
+
+
+@pytest.mark.parametrize(("only", "said"), ONLY.values(), ids=ONLY)
+def test_a_filter_that_leaves_nothing_names_what_there_is(only: str, said: str, tmp_path: Path) -> None:
+    plan = plan_of(write_study(tmp_path))
+    with pytest.raises(StudyError) as raised:
+        plan.narrowed(only)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"config.yaml: only: {said}")
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_an_empty_filter_leaves_everything(nothing: str | None, tmp_path: Path) -> None:
+    plan = plan_of(write_study(tmp_path))
+    assert plan.narrowed(load_config({"only": nothing}).only) is plan
 
 
 def test_known_studies_are_found(tmp_path: Path) -> None:

@@ -54,11 +54,19 @@ ITEMS: dict[str, tuple[str, dict[str, Any], Item]] = {
         {"passage": "It is.", "question": "is it not", "answer": False},
         Item("It is.\nis it not?", ["yes", "no"], 1, example="no"),
     ),
-    "mbpp": ("mbpp", MBPP, Item("Add.\nassert f(1) == 1\nassert f(2) == 2", example="def f(a):\r\n  return a")),
+    "mbpp": (
+        "mbpp",
+        {**MBPP, "test_setup_code": "import re\r\n"},
+        Item(
+            "Add.\nassert f(1) == 1\nassert f(2) == 2",
+            example="def f(a):\n  return a",
+            details={"test_list": MBPP["test_list"], "test_imports": ["import re\n"]},
+        ),
+    ),
     "mbpp, sanitized": (
         "mbpp",
-        {"prompt": "Add.", "code": "x", "test_list": ["assert 1"]},
-        Item("Add.\nassert 1", example="x"),
+        {"prompt": "Add.", "code": "x", "test_list": ["assert 1"], "test_imports": ["import math"]},
+        Item("Add.\nassert 1", example="x", details={"test_list": ["assert 1"], "test_imports": ["import math"]}),
     ),
     "mmlu of a subject": (
         "mmlu",
@@ -67,20 +75,30 @@ ITEMS: dict[str, tuple[str, dict[str, Any], Item]] = {
     ),
     "cmmlu of a subject": (
         "cmmlu",
-        {**CMMLU, "_config": "law"},
+        {**CMMLU, "Subject": "law"},
         Item("哪个\nA. 一\nB. 二\nC. 三\nD. 四", ["A", "B", "C", "D"], 1, example="B", group="law"),
     ),
     "hellaswag": ("hellaswag", HELLASWAG, Item("He sits\nA. down.\nB. up.", ["A", "B"], 1, example="B")),
     "truthfulqa": ("truthfulqa", TRUTHFULQA, Item("Why?", answers=["So.", "Because."], example="So.")),
+    "truthfulqa with wrong answers": (
+        "truthfulqa",
+        {**TRUTHFULQA, "incorrect_answers": ["No."]},
+        Item("Why?", answers=["So.", "Because."], example="So.", details={"incorrect_answers": ["No."]}),
+    ),
+    "nq with its mark": ("nq", {"question": "who? ", "answer": ["He"]}, Item("who?", None, None, ["He"], "He")),
     "humaneval": (
         "humaneval",
-        {"prompt": "def f():\n", "canonical_solution": "    return 1\n"},
-        Item("def f():\n", example="    return 1\n"),
+        {"prompt": "def f():\n", "canonical_solution": "    return 1\n", "test": "t", "entry_point": "f"},
+        Item(
+            "def f():\n",
+            example="    return 1\n",
+            details={"prompt": "def f():\n", "test": "t", "entry_point": "f"},
+        ),
     ),
     "mt_bench": (
         "mt_bench",
         {"turns": ["Write.", "Again."], "category": "writing", "reference": []},
-        Item("Write.", group="writing"),
+        Item("Write.", group="writing", details={"turns": ["Write.", "Again."], "reference": []}),
     ),
     "alpaca_eval": ("alpaca_eval", {"instruction": "Do.", "output": "Done."}, Item("Do.", example="Done.")),
     "nq": ("nq", {"question": "who", "answer": ["He", "Him"]}, Item("who?", None, None, ["He", "Him"], "He")),
@@ -96,7 +114,26 @@ BROKEN: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "items without answer": ("items", {"instruction": "a"}, ["'answer' is missing"]),
     "items whose answer is no choice": ("items", {"instruction": "a", "answer": "c", "choices": ["a", "b"]}, ["'c'"]),
     "items with choices in one text": ("items", {"instruction": "a", "answer": "a", "choices": "abc"}, ["'choices'"]),
-    "items with choices as numbers": ("items", {"instruction": "a", "answer": "1", "choices": [1, 2]}, ["'choices'"]),
+    "items with choices as numbers": (
+        "items",
+        {"instruction": "a", "answer": "1", "choices": [1, 2]},
+        ["'choices[0]'", "found int"],
+    ),
+    "items with a null choice": (
+        "items",
+        {"instruction": "a", "answer": "b", "choices": ["b", None]},
+        ["'choices[1]'"],
+    ),
+    "items whose answer stands twice": (
+        "items",
+        {"instruction": "a", "answer": "b", "choices": ["b", "c", "b"]},
+        ["'b'", "standing there once"],
+    ),
+    "mmlu with a null choice": ("mmlu", {**MMLU, "choices": ["a", None, "b"]}, ["'choices[1]'", "found NoneType"]),
+    "hellaswag with a null ending": ("hellaswag", {**HELLASWAG, "endings": ["a", None]}, ["'endings[1]'"]),
+    "cmmlu with a null choice": ("cmmlu", {**CMMLU, "C": None}, ["'C'", "found NoneType"]),
+    "nq with a null answer": ("nq", {"question": "a", "answer": [None]}, ["'answer[0]'"]),
+    "truthfulqa with a null answer": ("truthfulqa", {**TRUTHFULQA, "correct_answers": ["a", None]}, ["[1]'"]),
     "gsm8k without mark": ("gsm8k", {"question": "a", "answer": "72"}, ["'answer'", "#### NUMBER"]),
     "math without box": ("math", {"problem": "a", "solution": "So 3."}, ["'solution'", "\\boxed{…}"]),
     "math with an open box": ("math", {"problem": "a", "solution": "\\boxed{3"}, ["'solution'"]),
@@ -109,7 +146,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "cmmlu without a choice": ("cmmlu", {k: v for k, v in CMMLU.items() if k != "C"}, ["'C' is missing"]),
     "boolq with text": ("boolq", {"passage": "a", "question": "b", "answer": "yes"}, ["'answer'", "'yes'"]),
     "mbpp without tests": ("mbpp", {"text": "a", "code": "b"}, ["'test_list'"]),
-    "mbpp without a problem": ("mbpp", {"code": "b", "test_list": []}, ["'text'"]),
+    "mbpp without a problem": ("mbpp", {"code": "b", "test_list": ["assert 1"]}, ["'text'"]),
     "hellaswag without its label": ("hellaswag", {**HELLASWAG, "label": ""}, ["'label'"]),
     "hellaswag beyond its endings": ("hellaswag", {**HELLASWAG, "label": 2}, ["option 2, but there are 2"]),
     "truthfulqa without answers": ("truthfulqa", {**TRUTHFULQA, "correct_answers": []}, ["'correct_answers'"]),
@@ -180,6 +217,13 @@ def test_answers_are_compared(compare: str, answer: str, accepted: list[str], ri
         ("  the answer \n", None, "the answer"),
         ("1 and then 2,500.", LAYOUTS["gsm8k"].pattern, "2,500"),
         ("-7.25 degrees", LAYOUTS["gsm8k"].pattern, "-7.25"),
+        ("it is -3", LAYOUTS["gsm8k"].pattern, "-3"),
+        ("5 * (-3", LAYOUTS["gsm8k"].pattern, "-3"),
+        ("= $-1,200.50.", LAYOUTS["gsm8k"].pattern, "-1,200.50"),
+        # a difference, not a negative number
+        ("10-3", LAYOUTS["gsm8k"].pattern, "3"),
+        ("(2+8)-3", LAYOUTS["gsm8k"].pattern, "3"),
+        ("x-3", LAYOUTS["gsm8k"].pattern, "3"),
         ("none", LAYOUTS["gsm8k"].pattern, ""),
     ],
 )
@@ -191,13 +235,20 @@ def test_an_answer_is_found_in_a_generation(response: str, pattern: str | None, 
 
 
 def make(
-    root: Path, source: Path, layout: str, limit: int | None = None, examples: Path | None = None, shots: int = 0
+    root: Path,
+    source: Path,
+    layout: str,
+    limit: int | None = None,
+    examples: Path | None = None,
+    shots: int = 0,
+    **labels: str,
 ) -> dict[str, Any]:
     """Run the stage; the manifest, with the tables beside it."""
     shown = {"content": "y"} if examples else None
     identity = {"source": {"content": "x"}, "format": layout, "limit": limit, "examples": shown}
     sources = [source, *([examples] if examples else [])]
-    spec = content("benchmark", "benchmarks/made-00000000/manifest.json", identity, None, sources, {"shots": shots})
+    told = {"shots": shots, **labels}
+    spec = content("benchmark", "benchmarks/made-00000000/manifest.json", identity, None, sources, told)
     do(spec, root)
     manifest = root / spec["output"]
     tables = {
@@ -269,16 +320,21 @@ def test_worked_examples_stand_beside_the_items(shared: Path, tmp_path: Path) ->
 
 
 def test_too_few_worked_examples_are_told_before_anything_is_trained(tmp_path: Path) -> None:
-    def subject(name: str, count: int) -> list[dict[str, Any]]:
-        return [{"question": f"{name} {n}?", "choices": ["a", "b"], "answer": 0, "subject": name} for n in range(count)]
+    def subject(name: str, count: int, first: int = 10) -> list[dict[str, Any]]:
+        numbers = range(first, first + count)
+        return [{"question": f"{name} {n}?", "choices": ["a", "b"], "answer": 0, "subject": name} for n in numbers]
 
     items = lines(tmp_path / "items.jsonl", subject("law", 1) + subject("art", 1) + subject("none", 1))
-    shown = lines(tmp_path / "shown.jsonl", subject("law", 2) + subject("art", 3))
+    shown = lines(tmp_path / "shown.jsonl", subject("law", 2, 20) + subject("art", 3, 20))
     # none of its own subject, so all five
     assert make(tmp_path, items, "mmlu", examples=shown, shots=2)["worked_examples"] == 2
     with pytest.raises(DataError, match=r"benchmarks/made-.*asks for 3 worked examples, found 2 .*lower `shots`"):
         make(tmp_path / "more", items, "mmlu", examples=shown, shots=3)
     assert not list(tmp_path.glob("more/**/manifest.json"))
+    # the item itself does not count, unless the study keeps it
+    same = lines(tmp_path / "same.jsonl", subject("law", 2, 9) + subject("art", 3))
+    assert make(tmp_path / "same", items, "mmlu", examples=same)["worked_examples"] == 1
+    assert make(tmp_path / "kept", items, "mmlu", examples=same, own_example="keep")["worked_examples"] == 2
 
 
 def test_an_answer_without_choices_is_not_scored_only_if_there_is_none(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from sft_atlas.data.formats import Options, normalise
-from sft_atlas.data.sources import read_rows
+from sft_atlas.data.sources import local_files, read_rows
 from sft_atlas.stages.benchmark.run import LAYOUTS
 from sft_atlas.stages.contamination.run import overlaps
 
@@ -66,7 +66,7 @@ def test_real_rows_that_share_a_passage_are_found(shared: Path) -> None:
 
     def drawn(path: Path, format_name: str) -> pl.DataFrame:
         table = []
-        for row_id, row in read_rows([path]):
+        for row_id, row in read_rows(local_files([path])):
             example = normalise(format_name, row, options)
             if example:
                 table.append((row_id, path.stem, example.instruction, " " + example.completion))
@@ -74,7 +74,7 @@ def test_real_rows_that_share_a_passage_are_found(shared: Path) -> None:
 
     def benchmark(name: str, format_name: str) -> pl.DataFrame:
         read = LAYOUTS[format_name].read
-        table = [(row_id, read(row).instruction) for row_id, row in read_rows([data / f"{name}.jsonl"])]
+        table = [(row_id, read(row).instruction) for row_id, row in read_rows(local_files([data / f"{name}.jsonl"]))]
         return pl.DataFrame(table, schema=["item", "instruction"], orient="row")
 
     benchmarks = {"boolq": benchmark("boolq_validation", "boolq"), "gsm8k": benchmark("gsm8k_main_test", "gsm8k")}

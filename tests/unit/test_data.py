@@ -12,7 +12,7 @@ import pytest
 
 from sft_atlas.data.draw import draw_rows
 from sft_atlas.data.formats import FORMATS, Example, Options, normalise
-from sft_atlas.data.sources import read_rows
+from sft_atlas.data.sources import local_files, read_rows
 from sft_atlas.errors import DataError
 from sft_atlas.files import read_json
 from sft_atlas.stages.dataset.run import clean
@@ -43,22 +43,38 @@ ROWS: dict[str, tuple[str, dict[str, Any], Options, Example | None]] = {
     "openmath, right": ("openmath", {**SOLVED, "is_correct": True}, FIRST, Example("1+1?", "2")),
     "openmath, wrong": ("openmath", {**SOLVED, "is_correct": False}, FIRST, None),
     "messages": ("messages", {"messages": LONG[:2]}, SINGLE, Example("Hi", "Hello")),
-    "messages, first turns": ("messages", {"messages": LONG}, FIRST, Example("Hi", "Hello")),
+    "messages, first turns": (
+        "messages",
+        {"messages": LONG},
+        FIRST,
+        Example("Hi", "Hello", later=("More", "Again")),
+    ),
     "messages, single turns": ("messages", {"messages": LONG}, SINGLE, None),
     "messages after a system turn": (
         "messages",
         {"messages": [turn("system", "Be nice"), *LONG[:2]]},
         SINGLE,
-        Example("Hi", "Hello"),
+        Example("Hi", "Hello", system="Be nice"),
     ),
     "messages around a system turn": (
         "messages",
         {"messages": [LONG[0], turn("system", "Be nice"), LONG[1]]},
         SINGLE,
-        Example("Hi", "Hello"),
+        Example("Hi", "Hello", system="Be nice"),
     ),
     "conversations": ("conversations", {"conversations": ["Hi", "Hello"]}, SINGLE, Example("Hi", "Hello")),
-    "conversations, first": ("conversations", {"conversations": ["Hi", "Hello", "?"]}, FIRST, Example("Hi", "Hello")),
+    "conversations, first": (
+        "conversations",
+        {"conversations": ["Hi", "Hello", "?"]},
+        FIRST,
+        Example("Hi", "Hello", later=("?",)),
+    ),
+    "Windows and old Macintosh line ends": (
+        "flan",
+        {"inputs": "a\r\nb\rc\n", "targets": "\r\n"},
+        FIRST,
+        Example("a\nb\nc\n", "\n"),
+    ),
     "conversations, single": ("conversations", {"conversations": ["Hi", "Hello", "?"]}, SINGLE, None),
 }
 
@@ -143,20 +159,22 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
 def test_every_kind_of_file_gives_the_same_rows(suffix: str, tmp_path: Path) -> None:
     path = write_rows(tmp_path / f"rows.{suffix}", PLAIN)
-    assert list(read_rows([path])) == [(f"rows.{suffix}:{number}", row) for number, row in enumerate(PLAIN, 1)]
+    assert list(read_rows(local_files([path]))) == [
+        (f"rows.{suffix}:{number}", row) for number, row in enumerate(PLAIN, 1)
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
 def test_a_byte_order_mark_is_no_text(suffix: str, tmp_path: Path) -> None:
     path = write_rows(tmp_path / f"rows.{suffix}", PLAIN)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert [row for _, row in read_rows([path])] == PLAIN
+    assert [row for _, row in read_rows(local_files([path]))] == PLAIN
 
 
 def test_files_are_read_in_order(tmp_path: Path) -> None:
     second = write_rows(tmp_path / "a.jsonl", PLAIN[1:])
     first = write_rows(tmp_path / "b.parquet", PLAIN[:1])
-    assert [row for _, row in read_rows([first, second])] == PLAIN
+    assert [row for _, row in read_rows(local_files([first, second]))] == PLAIN
 
 
 GOOD = b'{"prompt": "a", "completion": "b"}\n'
@@ -170,7 +188,14 @@ UNREADABLE: dict[str, tuple[str, bytes | None, str]] = {
     "a number as row": ("rows.jsonl", GOOD + b"5\n", "row 2: found int"),
     "a list as row": ("rows.json", b'[{"a": 1}, ["a"]]', "row 2: found list"),
     "a single object": ("rows.json", b'{"a": 1}', "found dict, expected a list of rows"),
-    "JSON lines called JSON": ("rows.json", GOOD * 2, "cannot be read"),
+    "JSON lines called JSON": ("rows.json", GOOD * 2, "found dict, expected a list of rows; is it .jsonl"),
+    "cut list": ("rows.json", b'[{"a": 1}, {"a": 2}', "row 3: cannot be read: the list is not closed"),
+    "cut row of a list": ("rows.json", b'[{"a": 1}, {"a": 2', "row 2: cannot be read"),
+    "list without a comma": ("rows.json", b'[{"a": 1} {"a": 2}]', "row 2: cannot be read: the list is not closed"),
+    "text behind a list": ("rows.json", b'[{"a": 1}]\n{"a": 2}', "row 2: cannot be read: something follows"),
+    "an empty file": ("rows.json", b"", "found nothing, expected a list of rows"),
+    "a key twice": ("rows.jsonl", GOOD + b'{"a": 1, "a": 2}', "row 2: cannot be read: key 'a' stands twice"),
+    "a key twice in a list": ("rows.json", b'[{"a": 1, "a": 2}]', "row 1: cannot be read: key 'a' stands twice"),
     "nested too deeply": ("rows.jsonl", GOOD + b"[" * 100_000 + b"\n", "row 2: cannot be read"),
     "number of 5000 digits": ("rows.jsonl", b'{"a": ' + b"9" * 5000 + b"}\n", "row 1: cannot be read"),
     "too many fields": ("rows.csv", b"a,b\n1,2\n1,2,3\n", "row 2: cannot be read: it has another number of fields"),
@@ -189,7 +214,7 @@ def test_an_unreadable_file_is_refused_at_its_row(name: str, written: bytes | No
     if written is not None:
         path.write_bytes(written)
     with pytest.raises(DataError) as raised:
-        list(read_rows([path]))
+        list(read_rows(local_files([path])))
     assert str(raised.value).startswith(str(path))
     assert said in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
@@ -225,20 +250,22 @@ def test_useless_rows_are_dropped_with_their_reasons(tmp_path: Path) -> None:
         ("a", "2"),
     )
     made = make_dataset(tmp_path, write_rows(tmp_path / "rows.jsonl", rows))
-    assert made["dropped"] == {"duplicate": 2, "empty": 2, "template_marker": 2, "too_long": 1}
+    assert made["dropped"] == {"duplicate": 2, "empty": 2, "too_long": 1}
     assert made["table"].rows() == [
         ("rows.jsonl:1", "a", "", "1"),
         ("rows.jsonl:5", "a", "", "2"),
+        ("rows.jsonl:7", "says ###Answer: yes", "", "b"),
+        ("rows.jsonl:8", "b", "", "and ###Question: then"),
         ("rows.jsonl:9", "Question: Answer:", "", "#Answer"),
     ]
-    assert made["rows"] == 3
+    assert made["rows"] == 5
     assert [file["name"] for file in made["files"]] == ["rows.parquet"]
 
 
 def test_a_row_with_another_input_is_no_duplicate() -> None:
     dropped: Counter[str] = Counter()
     rows = [("1", Example("a", "b", "c")), ("2", Example("a", "b", "d")), ("3", Example("a", "b", "c "))]
-    assert [row for row, *_ in clean(iter(rows), dropped)] == ["1", "2"]
+    assert [row for row, *_ in clean(iter(rows), dropped, Counter())] == ["1", "2"]
     assert dropped == {"duplicate": 1}
 
 
@@ -402,9 +429,10 @@ def test_all_rows_are_taken_where_no_size_is_given_or_reached() -> None:
 
 def make_sample(root: Path, parts: list[str], name: str = "made", **identity: Any) -> dict[str, Any]:
     """Run the stage; the manifest, with the rows under `table`."""
+    labels = {"asked": identity.get("size"), "shortfall": identity.pop("shortfall", "error")}
     if "mix" not in identity:
-        identity = {"size": None, "seed": 0, "shortfall": "error", "template": TEMPLATE.model_dump()} | identity
-    spec = content("sample", f"samples/{name}-00000000/manifest.json", identity, {"parts": parts})
+        identity = {"size": None, "seed": 0, "template": TEMPLATE.model_dump()} | identity
+    spec = content("sample", f"samples/{name}-00000000/manifest.json", identity, {"parts": parts}, (), labels)
     do(spec, root)
     manifest = root / spec["output"]
     return read_json(manifest) | {"table": pl.read_parquet(manifest.with_name("rows.parquet")), "path": spec["output"]}
@@ -420,7 +448,7 @@ def test_a_sample_holds_prompts_and_completions(tmp_path: Path) -> None:
         ("###Question: question 1\n###Answer:", " answer 1", "rows.jsonl:1", "math"),
         ("###Question: question 2\ngiven\n###Answer:", " answer 2", "rows.jsonl:2", "math"),
     ]
-    assert made["sources"] == {"math": {"rows": 2, "available": 2, "dropped": {"empty": 1}}}
+    assert made["sources"] == {"math": {"rows": 2, "available": 2, "dropped": {"empty": 1}, "shortened": {}}}
 
 
 def test_another_template_is_followed_literally(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sft_atlas.data.examples import WorkedExamples
 from sft_atlas.data.prompt import completion, prompt
 from sft_atlas.errors import DataError
 from sft_atlas.files import write_record
@@ -257,6 +258,102 @@ def test_another_template_is_followed(bench: Bench) -> None:
 def test_too_few_worked_examples_are_an_error(bench: Bench) -> None:
     with pytest.raises(DataError, match="item i:0: 3 worked examples are asked for, found 2 that fit it"):
         contexts(bench, 3)
+
+
+# --- an item among its own worked examples
+
+# the second asks what the first asks, in other spacing
+SAME = [
+    {"instruction": f"{a} + {a}{' ' * (a % 2)}?", "choices": ["yes", "no"], "gold": a % 2, "example": "yes"}
+    for a in (1, 1, 3, 4, 5, 7)
+]
+SAME[1]["instruction"] = "1 +  1 ?"
+
+
+def shown_to(bench: Bench, name: str, shots: int, own_example: str = "exclude") -> list[list[str]]:
+    """The questions of the worked examples before each item, and last its own, without white space."""
+    manifest = bench.root / BUILT.format(name) / "manifest.json"
+    task = build_task(manifest, name, shots, {"stop": [], "max_tokens": 1, "own_example": own_example}, TEMPLATE)
+    task.build_all_requests()
+    asked = [request.args[0] for request in task.instances if request.idx == 0]
+    return [["".join(part.split("\n")[0].split()) for part in text.split("###Question:")[1:]] for text in asked]
+
+
+def test_an_item_is_not_among_its_own_worked_examples(bench: Bench) -> None:
+    benchmark(bench.root, "same", SAME, SAME, kind="multiple_choice")
+    shown = shown_to(bench, "same", 3)
+    assert all(own not in examples for *examples, own in shown)
+    # the next one is taken, and the order stays
+    assert shown[0] == ["3+3?", "4+4?", "5+5?", "1+1?"]
+    assert shown[2] == ["1+1?", "1+1?", "4+4?", "3+3?"]
+    assert shown[5] == ["1+1?", "1+1?", "3+3?", "7+7?"]
+    with pytest.raises(DataError, match="item i:0: 5 worked examples are asked for, found 4 that fit it, itself left"):
+        shown_to(bench, "same", 5)
+
+
+def test_a_published_definition_keeps_it_and_the_score_of_the_others_stands_beside(bench: Bench) -> None:
+    benchmark(bench.root, "same", SAME, SAME, kind="multiple_choice")
+    assert shown_to(bench, "same", 3, "keep")[0] == ["1+1?", "1+1?", "3+3?", "1+1?"]
+    table = bench.score({"same": {"shots": [0, 3], "own_example": "keep"}})
+    assert table.select("benchmark", "shots", "n").rows() == [
+        ("same", 0, 6),
+        ("same", 3, 6),
+        ("same/without_leaks", 3, 3),
+    ]
+    whole, rest = bench.items(1), bench.items(2)
+    assert whole["leaked"].to_list() == [True, True, True, False, False, False]
+    assert rest.equals(whole[3:].drop("leaked"))
+    assert table["score"][2] == pytest.approx(sum(rest["score"]) / 3)
+    assert table["score"][1] == pytest.approx(sum(whole["score"]) / 6)
+    # nothing is leaked without examples
+    assert dict(bench.items(0).schema) == ITEM_SCHEMA
+
+
+def test_without_leaks_both_ways_give_the_same_bytes(bench: Bench) -> None:
+    kept = bench.score({"choose": {"shots": [2], "own_example": "keep"}})
+    files = [(bench.output.parent / kept["items"][0]).read_bytes()]
+    plain = bench.score({"choose": {"shots": [2]}})
+    files.append((bench.output.parent / plain["items"][0]).read_bytes())
+    assert files[0] == files[1]
+    assert kept.drop("items").equals(plain.drop("items")) and plain.height == 1
+
+
+def test_the_score_without_leaks_is_collected_as_a_part(bench: Bench) -> None:
+    benchmark(bench.root, "same", SAME, SAME, kind="multiple_choice")
+    bench.score({"same": {"shots": [3], "own_example": "keep"}})
+    items = {("tiny", name, 3): bench.items(row) for row, name in enumerate(("same", "same/without_leaks"))}
+    scores = bench.output.relative_to(bench.root).as_posix()
+    cell = {"base": "tiny", "sample": "s", "recipe": "r", "seed": 0, "epochs": {"0": "b"}, "dataset": "d"}
+    cell |= {"held_out": None, "method": "full", "schedule": "constant", "train": "t.json", "weights": "w.parquet"}
+    cell |= {"tokens": "m.json", "likelihoods": None, "scores": scores, "run": "0"}
+    identity = {"matches": {"same": ["d"]}, "likelihoods": False}
+    gathered: dict[str, list[Row]] = {
+        name: [] for name in ("scores", "gains", "layers", "missing", "curves", "training")
+    }
+    cell |= {"train": None, "weights": None}
+    collect._run(cell, identity, bench.root, items, gathered)
+    assert [(row["benchmark"], row["gain"], row["n"], row["matched"]) for row in gathered["gains"]] == [
+        ("same", 0.0, 6, True),
+        ("same/without_leaks", 0.0, 3, True),
+    ]
+
+
+class Counted(dict[str, Any]):
+    """An example that counts how often its group is looked at."""
+
+    looked = 0
+
+    def __getitem__(self, key: str) -> Any:
+        Counted.looked += key == "group"
+        return super().__getitem__(key)
+
+
+def test_examples_are_sorted_into_groups_once_and_not_for_every_item() -> None:
+    examples = [Counted(instruction=f"{n}?", example="x", group=str(n % 7)) for n in range(700)]
+    shown = WorkedExamples(TEMPLATE, examples, 5)
+    for n in range(300):
+        assert shown.text({"item": n, "instruction": f"{n} again?", "group": str(n % 9)}).count("Question") == 5
+    assert Counted.looked == len(examples)
 
 
 # --- what is kept

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 import pytest
@@ -21,11 +22,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 
 from sft_atlas.data import hub
 from sft_atlas.data.sources import source_files
 from sft_atlas.errors import DataError
 from sft_atlas.files import read_json
+from sft_atlas.models.deltas import encode
+from sft_atlas.stages.weights.run import compare
 from sft_atlas.study.model import Hub
 from tests.unit.helpers import content, do
 
@@ -191,7 +195,7 @@ def test_a_source_reads_its_own_files_of_a_shared_cache(
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / name).touch()
     source = Hub(id="owner/name", revision=COMMIT, files=files)
-    assert [str(file.relative_to(snapshot)) for file in source_files(source, [])] == read
+    assert [(file.name, file.path) for file in source_files(source, [])] == [(name, snapshot / name) for name in read]
 
 
 def test_a_source_without_files_is_an_error(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -204,9 +208,9 @@ def test_a_source_without_files_is_an_error(asked: dict[str, Any], tmp_path: Pat
 # --- a fetched model becomes a base
 
 
-def link(root: Path) -> Path:
+def link(root: Path, **declared: Any) -> Path:
     """Run the stage on the fetched snapshot; the base's `model/` folder."""
-    identity = {"source": {"hub": {"id": "owner/name", "revision": COMMIT, "files": []}}}
+    identity = {"source": {"hub": {"id": "owner/name", "revision": COMMIT, "files": []}}} | declared
     spec = content("base", "bases/fetched-00000000/manifest.json", identity)
     do(spec, root)
     return (root / spec["output"]).with_name("model")
@@ -218,6 +222,8 @@ def snapshot_of(tmp_path: Path, names: list[str]) -> Path:
     for name in names:
         if name.endswith(".safetensors"):
             save_file({"norm": torch.ones(2)}, snapshot / name)
+        elif name == "tokenizer.json":
+            Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?")).save(str(snapshot / name))
         else:
             (snapshot / name).write_text(json.dumps({"model_type": "llama"} if name == "config.json" else name))
     return snapshot
@@ -227,10 +233,22 @@ def test_a_fetched_model_is_linked_and_hashed(asked: dict[str, Any], tmp_path: P
     names = [*MODEL, "pytorch_model.bin", "modeling.py", "consolidated.safetensors"]
     snapshot = snapshot_of(tmp_path, names)
     folder = link(tmp_path / "results")
-    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
-    assert all(file.resolve().parent == snapshot for file in folder.iterdir())
+    linked, made = {"config.json", "model.safetensors"}, {"tokenizer.json", "tokenizer_config.json"}
+    assert {file.name for file in folder.iterdir()} == linked | made
+    assert all((folder / name).resolve().parent == snapshot for name in linked)
+    assert not any((folder / name).is_symlink() for name in made)
     files = read_json(folder.with_name("manifest.json"))["files"]
-    assert [file["name"] for file in files] == ["model/config.json", "model/model.safetensors", "model/tokenizer.json"]
+    assert [file["name"] for file in files] == [f"model/{name}" for name in sorted(linked | made)]
+
+
+def test_the_commit_that_was_fetched_is_noted_beside_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    snapshot_of(tmp_path, ["config.json", "tokenizer.json", "model.safetensors"]).rename(tmp_path / COMMIT)
+    monkeypatch.setattr(hub, "_check_room", lambda *_: None)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path / COMMIT))
+    noted = link(tmp_path / "results").with_name("hub.json")
+    assert read_json(noted) == {"id": "owner/name", "commit": COMMIT}
+    # runs are known by the manifest, which stays what it was
+    assert read_json(noted.with_name("manifest.json")).keys() == {"made_from", "files"}
 
 
 def test_weights_in_pickles_are_converted(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -245,6 +263,7 @@ def test_weights_in_pickles_are_converted(asked: dict[str, Any], tmp_path: Path)
     assert set(index) == {"embed", "norm"}
     loaded = {name: load_file(folder / file)[name] for name, file in index.items()}
     assert torch.equal(loaded["embed"], shared) and loaded["norm"].dtype == torch.bfloat16
+    assert read_json(folder.with_name("manifest.json"))["cast"] == {"cast": 0, "as_published": 2}
 
 
 class Payload:
@@ -314,3 +333,88 @@ def test_a_download_that_the_disk_cannot_hold_is_refused_before_its_first_byte(m
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: pytest.fail("a download was begun"))
     with pytest.raises(DataError, match=r"owner/name@main.*1000000000\.0 GB are needed"):
         hub.fetch("owner/name", "main", "model")
+
+
+class Api:
+    """A hub that knows the sizes of a repository's files."""
+
+    sizes: ClassVar[dict[str, int]] = {}
+
+    def repo_info(self, *_: object, **__: object) -> SimpleNamespace:
+        files = [SimpleNamespace(rfilename=name, size=size) for name, size in self.sizes.items()]
+        return SimpleNamespace(siblings=files, sha=COMMIT)
+
+
+BOTH = {"config.json": 1, "model.safetensors": 30, "pytorch_model.bin": 30, "tokenizer.json": 1}
+PICKLED = {"config.json": 1, "pytorch_model-00001-of-00002.bin": 20, "pytorch_model-00002-of-00002.bin": 10}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "free", "fits"),
+    [
+        (BOTH, 32, True),
+        (BOTH, 31, False),
+        # downloaded, then written again as safetensors
+        (PICKLED, 61, True),
+        (PICKLED, 60, False),
+        (PICKLED, 32, False),
+    ],
+)
+def test_room_is_asked_for_all_that_is_written(
+    sizes: dict[str, int], free: int, fits: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Api, "sizes", sizes)
+    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    if fits:
+        hub.fetch("owner/name", "main", "model", results=tmp_path / "results")
+    else:
+        with pytest.raises(DataError, match="GB are needed"):
+            hub.fetch("owner/name", "main", "model", results=tmp_path / "results")
+
+
+# --- weights in another type
+
+
+def test_a_base_in_fp32_is_cast_once(asked: dict[str, Any], tmp_path: Path) -> None:
+    snapshot = snapshot_of(tmp_path, list(MODEL))
+    torch.manual_seed(0)
+    weights = {"model.layers.0.mlp.weight": torch.randn(64, 64), "half": torch.ones(2, dtype=torch.float16)}
+    weights |= {"places": torch.arange(5), "norm": torch.rand(8).to(torch.bfloat16)}
+    save_file(weights, snapshot / "model.safetensors")
+    (snapshot / "config.json").write_text(json.dumps({"model_type": "llama", "torch_dtype": "float32"}))
+    as_published = link(tmp_path / "as-published")
+    assert (as_published / "model.safetensors").is_symlink()
+    folder = link(tmp_path / "cast", cast="bf16")
+    index = read_json(folder / "model.safetensors.index.json")["weight_map"]
+    loaded = {name: load_file(folder / file)[name] for name, file in index.items()}
+    types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in loaded.items()}
+    mlp = "model.layers.0.mlp.weight"
+    assert types == {mlp: "bfloat16", "half": "float16", "places": "int64", "norm": "bfloat16"}
+    assert torch.equal(loaded[mlp], weights[mlp].to(torch.bfloat16))
+    assert read_json(folder.with_name("manifest.json"))["cast"] == {"cast": 1, "as_published": 3}
+    config = read_json(folder / "config.json")
+    assert config["dtype"] == "bfloat16" and "torch_dtype" not in config
+    assert not (folder / "model.safetensors").exists()
+
+
+def test_rounding_is_no_change_of_a_base_that_was_cast(asked: dict[str, Any], tmp_path: Path) -> None:
+    """A checkpoint of an fp32 base that learnt nothing, saved in bf16 as checkpoints are."""
+    snapshot = snapshot_of(tmp_path, list(MODEL))
+    torch.manual_seed(0)
+    weights = {"model.layers.0.mlp.weight": torch.randn(256, 256) * 0.02}
+    save_file(weights, snapshot / "model.safetensors")
+    as_published, cast = link(tmp_path / "as-published"), link(tmp_path / "cast", cast="bf16")
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    save_file({name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}, saved / "model.safetensors")
+    # the size of a real update, out of nothing
+    assert compare(as_published, saved)["relative"][0] == pytest.approx(0.0017, abs=2e-4)
+    assert compare(cast, saved).select("relative", "changed").row(0) == (0.0, 0)
+    # and a delta against it is small
+    copies = [Path(shutil.copytree(saved, tmp_path / name)) / "model.safetensors" for name in ("a", "b")]
+    small, whole = (encode(file, base).stat().st_size for file, base in zip(copies, (cast, as_published), strict=True))
+    assert small < 2000 < whole / 20

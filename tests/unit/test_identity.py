@@ -12,9 +12,11 @@ import pytest
 
 from sft_atlas import hashing
 from sft_atlas.errors import StudyError
+from sft_atlas.files import write_json
 from sft_atlas.hashing import canonical, digest, fingerprint, sha256
 from sft_atlas.nodes import Benchmark, Dataset, RunKey, Sample
 from sft_atlas.stage import stages
+from sft_atlas.study.build import check_examples
 from sft_atlas.study.identity import spec_file
 from sft_atlas.study.plan import Plan
 from tests.unit.helpers import do, plan_of, write_study
@@ -61,6 +63,11 @@ NEUTRAL = {
     "the name of a block": [("  schedules: {", "  comparison: {")],
     "a reason": [("out of memory", "no time")],
     "options of the analysis": [("bootstrap_draws: 200", "bootstrap_draws: 300")],
+    "what is done where rows are too few": [("size: 40", "size: 40, shortfall: take_all")],
+    "the number of items that is expected": [("shots: [0, 2]", "shots: [0, 2], expected_items: 7")],
+    "the limit of characters that holds anyway": [("turns: first,", "turns: first, max_characters: 200000,")],
+    "weights as they are published": [("revision: 0123abc}", "revision: 0123abc}\n    cast: null")],
+    "no second source": [("revision: 0123abc", "revision: 0123abc, otherwise: null")],
 }
 
 
@@ -85,6 +92,8 @@ MEANT: dict[str, tuple[tuple[str, str], set[str]]] = {
     "size of a sample": (("size: 40", "size: 41"), TEXTS),
     "rows of a dataset": ((MATH, MATH.replace("60", "61")), {"dataset"} | TEXTS),
     "a filter": (("lang: [en]", "lang: [de]"), {"dataset"} | TEXTS),
+    "the longest row": (("turns: first,", "turns: first, max_characters: 900,"), {"dataset"} | TEXTS),
+    "weights in another type": (("revision: 0123abc}", "revision: 0123abc}\n    cast: bf16"), {"base"} | TOKENS),
     "template": (
         ("seeds: [0, 1]\n", 'seeds: [0, 1]\ntemplate: {completion_prefix: ""}\n'),
         {"tokenizer", "base"} | TEXTS,
@@ -127,6 +136,42 @@ def test_the_length_of_a_run_counts_unless_its_schedule_is_constant(study: Path,
     assert run_id(longer) == run_id(planned)
     stretched = plan_of(write_study(study, ("schedule: cosine, epochs: 4", "schedule: cosine, epochs: 9")))
     assert run_id(stretched, recipe="decay") != run_id(planned, recipe="decay")
+
+
+FEWER = (MATH, MATH.replace("60", "30"))
+ALL = ("size: 40", "size: 40, shortfall: take_all")
+
+
+def test_rows_known_to_be_fewer_are_what_a_sample_holds(study: Path, planned: Plan) -> None:
+    """Asking for more than there is, for just that, or for all, is the same sample; the other datasets' do not move."""
+    taken = plan_of(write_study(study, FEWER, ALL))
+    assert taken.samples["math-40"].identity["size"] == 30
+    assert taken.samples["knowledge-40"].hash == planned.samples["knowledge-40"].hash
+    # what cleaning leaves of a file is not known while planning
+    assert taken.samples["chats-40"].identity["size"] == 40
+    assert run_id(taken, sample="knowledge-40") == run_id(planned, sample="knowledge-40")
+    more = plan_of(write_study(study, FEWER, ("size: 40", "size: 50, shortfall: take_all")))
+    assert more.samples["math-40"].hash == taken.samples["math-40"].hash
+    whole = ('"{dataset}-40": {datasets: "*", size: 40}', '"{dataset}-40": {datasets: "*"}')
+    assert plan_of(write_study(study, FEWER, whole)).samples["math-40"].hash == taken.samples["math-40"].hash
+
+
+def test_rows_known_to_be_too_few_are_refused_while_planning(study: Path) -> None:
+    with pytest.raises(StudyError, match=r"samples\.math-40: 40 rows of math are asked for, it has 30; lower `size`"):
+        plan_of(write_study(study, FEWER))
+
+
+def test_what_is_prepared_is_held_against_what_the_study_asks(study: Path, planned: Plan, tmp_path: Path) -> None:
+    """Numbers that are no part of an identity, on results that are there already."""
+    chats, facts = planned.samples["chats-40"], planned.benchmarks["facts"]
+    write_json(tmp_path / chats.output, {"sources": {"chats": {"available": 39}}})
+    write_json(tmp_path / facts.output, {"worked_examples": 2, "in_source": 8})
+    check_examples(plan_of(write_study(study, ALL)), tmp_path)
+    with pytest.raises(StudyError, match=r"samples\.chats-40: 40 rows of chats are asked for, 39 are there after"):
+        check_examples(planned, tmp_path)
+    expects = ("shots: [0, 2]", "shots: [0, 2], expected_items: 7")
+    with pytest.raises(StudyError, match=r"benchmarks\.facts\.expected_items: found 7, but .* holds 8 items"):
+        check_examples(plan_of(write_study(study, ALL, expects)), tmp_path)
 
 
 def test_a_seed_and_a_base_make_another_run(planned: Plan) -> None:
@@ -206,11 +251,30 @@ def test_hashes_do_not_depend_on_the_process(planned: Plan, study: Path) -> None
 
 
 def test_a_new_base_leaves_the_others_as_they_are(study: Path, planned: Plan) -> None:
-    other = plan_of(write_study(study, ("  reader:\n", "  newcomer:\n    micro: {seed: 9}\n  reader:\n")))
+    other = plan_of(
+        write_study(study, ("  reader:\n", "  newcomer:\n    micro: {seed: 9, positions: 2048}\n  reader:\n"))
+    )
     assert set(planned.by_output) < set(other.by_output)
     assert {
         spec.identity.get("run", "newcomer") for path, spec in other.by_output.items() if path not in planned.by_output
     } & {run_id(planned)} == set()
+
+
+def test_keeping_items_among_their_own_examples_moves_scores_only(study: Path, planned: Plan) -> None:
+    shown = "shots_path: facts.jsonl"
+    assert plan_of(write_study(study, (shown, f"{shown}, own_example: exclude"))).specs == planned.specs
+    kept = plan_of(write_study(study, (shown, f"{shown}, own_example: keep")))
+    moved = {spec.stage for path, spec in kept.specs.items() if path not in planned.specs}
+    assert moved == {"evaluate"}
+    # what is prepared is the same; its job is told how many examples are wanted of which
+    assert kept.benchmarks["facts"].hash == planned.benchmarks["facts"].hash
+    assert kept.benchmarks["facts"].labels == {"shots": 2, "own_example": "keep"}
+
+
+def test_leave_to_move_moves_nothing(study: Path, planned: Plan) -> None:
+    assert (
+        plan_of(write_study(study, ("seeds: [0, 1]\n", "seeds: [0, 1]\nallow_moving: true\n"))).specs == planned.specs
+    )
 
 
 def test_a_collision_of_hashes_is_an_error(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

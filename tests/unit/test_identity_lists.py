@@ -69,7 +69,7 @@ def test_parts_of_a_declaration_follow_their_own_lists() -> None:
 
     class Outer(Strict):
         HASHED = ("parts",)
-        parts: list[Inner] = []
+        parts: list[Inner] = Field(default=[])
 
     assert identity_of(Outer(parts=[Inner(note="x"), Inner(new=5)])) == {"parts": [{"old": 1}, {"old": 1, "new": 5}]}
 

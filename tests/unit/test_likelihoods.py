@@ -43,6 +43,25 @@ def spec(tmp_path: Path, place_base: Callable[..., str]) -> dict[str, Any]:
     return content("likelihoods", "bases/tiny-00000000/likelihoods-0.parquet", identity, inputs)
 
 
+def test_control_tokens_in_a_question_are_text(
+    place_base: Callable[..., str], tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    base = place_base(tmp_path)
+    chosen = {"aaaaaaaa": questions(tmp_path, "aaaaaaaa", ["what is <|end|> for?", "what is red?", "what is blue?"])}
+    identity = {"model": "0", "epochs": [0], "benchmarks": ["aaaaaaaa"], "options": OPTIONS}
+    identity |= {"template": TEMPLATE, "threads": 1}
+    inputs = {"model": base, "base": base, "benchmarks": chosen}
+    spec = content("likelihoods", "bases/tiny-00000000/likelihoods-0.parquet", identity, inputs)
+    likelihoods.run(spec, tmp_path)
+    output = tmp_path / spec["output"]
+    vector = pl.read_parquet(output.parent / pl.read_parquet(output)["vector"][0])
+    asked = prompt(TEMPLATE, "what is <|end|> for?")
+    written = sum(len(tokenizer(part)["input_ids"]) for part in asked.partition("<|end|>"))
+    # as one control token it would be a few tokens less
+    assert written - 3 < vector["tokens"][0] + 1 <= written
+    assert len(tokenizer("<|end|>")["input_ids"]) > 4
+
+
 def test_likelihoods_are_sums_over_next_tokens(
     spec: dict[str, Any], tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:

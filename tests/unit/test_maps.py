@@ -12,8 +12,8 @@ from sklearn.manifold import trustworthiness
 
 from sft_atlas.analysis import tables
 from sft_atlas.analysis.dimensions import dimension_changes
+from sft_atlas.analysis.intervals import Jackknife
 from sft_atlas.analysis.maps import LIKELIHOODS, SCORES, best_map, centred, likelihood_map, tsne
-from sft_atlas.analysis.statistics import Bootstrap
 from tests.unit.synthetic import Study, tables_of
 
 STUDY = Study(bases=3, datasets=5, benchmarks=2, sizes=(300,), seeds=(0,), mixture=False)
@@ -99,7 +99,7 @@ def test_a_study_without_likelihoods_falls_back_on_scores(placed: pl.DataFrame) 
 
 
 def test_dimensions_part_where_they_were_made_to(frames: dict[str, pl.DataFrame]) -> None:
-    table = dimension_changes(frames["dimensions"], Bootstrap(300, 0, 0.95))
+    table = dimension_changes(frames["dimensions"], Jackknife())
     means = table.filter(pl.col("base").is_null(), method="full").sort("depth")
     for row in means.iter_rows(named=True):
         assert row["difference"] == pytest.approx(row["after"] - row["before"], abs=1e-9)
@@ -107,6 +107,4 @@ def test_dimensions_part_where_they_were_made_to(frames: dict[str, pl.DataFrame]
     last = means.row(-1, named=True)
     assert 0.7 < last["ci_low"] <= last["difference"] <= last["ci_high"] < 1.3
     assert set(table["base"].drop_nulls()) == set(frames["dimensions"]["base"])
-    assert dimension_changes(
-        frames["dimensions"].filter(pl.col("sample").is_not_null()), Bootstrap(300, 0, 0.95)
-    ).is_empty()
+    assert dimension_changes(frames["dimensions"].filter(pl.col("sample").is_not_null()), Jackknife()).is_empty()

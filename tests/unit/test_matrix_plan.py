@@ -6,7 +6,7 @@ import pytest
 
 from sft_atlas.errors import StudyError
 from sft_atlas.nodes import Base, Dataset, RunKey, Sample
-from sft_atlas.study.matrix import select
+from sft_atlas.study.patterns import select
 from sft_atlas.study.plan import Plan
 from tests.unit.helpers import STUDY, matrix_of, plan_of, write_study
 

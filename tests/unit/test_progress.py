@@ -73,6 +73,31 @@ def test_a_failure_is_shown_at_once_with_the_end_of_its_log(shown: Progress, out
     )
 
 
+BARS = "Running generate_until requests:   0%|          | 0/2 [00:00<?, ?it/s]"
+LOGS = {
+    "a bar after the error": f"Traceback (most recent call last):\nerror: AssertionError: too long\n{BARS}\r{BARS}\n",
+    "a bar on the line before": f"step 1\n{BARS}\rerror: AssertionError: too long",
+    "the last of several errors": "error: one\nstep 2\nerror: AssertionError: too long\n",
+    "an exception without our word": f"x\nAssertionError: too long\n{BARS}\n",
+    "another library's exception": "x\ntorch.AssertionError: too long\n100%|####| 2/2\n12it [00:01, 9.1it/s]\n",
+    "no error": f"too long\n{BARS}\n\n",
+}
+
+
+@pytest.mark.parametrize("written", LOGS.values(), ids=LOGS)
+def test_a_failure_shows_its_error_and_no_progress_bar(written: str, tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_text(written)
+    assert progress.last_words(log).endswith("too long")
+
+
+def test_an_error_long_before_the_end_is_not_what_ended_a_job(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("error: mended since\n" + "step\n" * 50 + "Killed\n")
+    assert progress.last_words(log) == "Killed"
+    assert progress.last_words(tmp_path / "none.log") == ""
+
+
 @pytest.mark.parametrize("written", [None, ""])
 def test_a_failure_without_a_word_is_shown_too(
     written: str | None, shown: Progress, out: io.StringIO, tmp_path: Path

@@ -17,7 +17,7 @@ from sft_atlas.errors import DataError
 from sft_atlas.files import read_json, write_record
 from sft_atlas.micro.tokenizer import END
 from sft_atlas.models.device import load_model, prepare
-from sft_atlas.models.tokenizer import IGNORED, load_tokenizer
+from sft_atlas.models.tokenizer import IGNORED, load_tokenizer, open_tokenizer
 from sft_atlas.stages.evaluate.run import build_task
 from sft_atlas.stages.evaluate.spec import Asked
 from sft_atlas.stages.tokens import run as tokenise
@@ -45,7 +45,7 @@ def with_bos(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> PreT
     )
     folder = tmp_path_factory.mktemp("with-bos")
     PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token=END).save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
+    return open_tokenizer(folder)
 
 
 @pytest.fixture(params=["without BOS", "with BOS"])
@@ -91,11 +91,36 @@ def test_bos_stands_once_where_the_tokenizer_adds_it(
     assert marked["labels"].list.first().to_list() == [IGNORED] * 3
 
 
-def test_a_text_that_writes_out_bos_is_refused(with_bos: PreTrainedTokenizerBase) -> None:
-    rows = as_rows(*TEXTS[:2]).with_columns(prompt="<s>" + pl.col("prompt"))
-    table, _ = tokenise.tokenise(rows, with_bos, 512)
-    with pytest.raises(DataError, match=r"row rows\.jsonl:1: begins with BOS twice"):
-        audit(table, with_bos)
+WRITTEN = [("say <|end|> twice", "it is <|end|> and <s> more"), ("<s>", "<|end|>"), ("<|pad|>", "<s><|end|>")]
+
+
+def test_control_tokens_in_data_are_text(either: PreTrainedTokenizerBase) -> None:
+    table, _ = tokenise.tokenise(as_rows(*WRITTEN), either, 512)
+    audit(table, either)
+    bos = either.bos_token_id
+    for (_, answer), ids, labels in zip(WRITTEN, table["input_ids"], table["labels"], strict=True):
+        assert ids.to_list().count(either.eos_token_id) == 1
+        assert bos is None or ids.to_list().count(bos) == 1
+        assert either.decode([label for label in labels if label != IGNORED]) == f" {answer}{END}"
+
+
+def test_a_control_token_made_of_data_is_found(either: PreTrainedTokenizerBase) -> None:
+    either = copy.deepcopy(either)
+    either.split_special_tokens = False
+    for row in WRITTEN[::2]:
+        table, _ = tokenise.tokenise(as_rows(("a", "b"), row), either, 512)
+        with pytest.raises(
+            DataError, match=r"row rows\.jsonl:2: token \d+ is the control token '<.*>', which the text"
+        ):
+            audit(table, either)
+
+
+def test_a_saved_tokenizer_reads_control_tokens_for_others(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    assert "split_special_tokens" not in (tmp_path / "tokenizer_config.json").read_text()
+    # chats that others write with a published checkpoint need their control tokens
+    assert AutoTokenizer.from_pretrained(tmp_path)(END)["input_ids"] == [tokenizer.eos_token_id]
+    assert open_tokenizer(tmp_path)(END)["input_ids"] == tokenizer(END)["input_ids"] != [tokenizer.eos_token_id]
 
 
 def test_an_eos_that_the_tokenizer_adds_is_not_added_again(vocabulary: Path) -> None:

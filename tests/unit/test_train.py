@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from sft_atlas.files import read_json, write_json
 from sft_atlas.hashing import digest
 from sft_atlas.models.checkpoint import load_checkpoint
+from sft_atlas.models.origin import name_of, record_origin
 from sft_atlas.models.tokenizer import IGNORED
 from sft_atlas.stages.tokens.run import SCHEMA as TOKENS
 from sft_atlas.stages.train import recipe_identity
@@ -364,6 +369,56 @@ def test_an_adapter_is_saved_as_safetensors_and_names_its_base(bench: Bench) -> 
     assert all(tensor.shape[0 if ".lora_A." in name else 1] == 2 for name, tensor in factors.items())
     assert all(bool(tensor.any()) for tensor in factors.values())
     assert not any("lm_head" in name for name in factors)
+
+
+LOAD = """\
+import sys, torch
+from peft import AutoPeftModelForCausalLM
+model = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1]).merge_and_unload()
+torch.save(model.state_dict(), sys.argv[2])
+"""
+
+
+def test_an_adapter_of_a_base_from_the_hub_is_loaded_by_name_anywhere(
+    place: Callable[[Path], Bench], tmp_path: Path
+) -> None:
+    own = place(tmp_path / "results")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    record_origin(own.root / own.base, {"hub": {"id": "owner/tiny", "revision": "main"}}, Path("snapshots", commit))
+    # what peft asks the hub's cache for, far from these results
+    cached = tmp_path / "hf/hub/models--owner--tiny"
+    shutil.copytree((own.root / own.base).with_name("model"), cached / "snapshots" / commit)
+    folder = shutil.copytree(own.run([1], method="lora", lora={"rank": 2}) / "epoch-01/model", tmp_path / "away")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/tiny", commit)
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", LOAD, str(folder), str(tmp_path / "merged.pt")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    spec = train_spec(own.base, own.tokens, [1], method="lora", lora={"rank": 2})
+    expected = load_checkpoint(own.root / spec["output"], 1, own.root / own.base, "fp32", CPU).state_dict()
+    loaded = torch.load(tmp_path / "merged.pt", weights_only=True)
+    assert loaded.keys() == expected.keys()
+    assert all(torch.allclose(loaded[name], expected[name], atol=1e-6) for name in expected)
+
+
+ORIGINS: dict[str, tuple[dict[str, Any], str, tuple[str, str]]] = {
+    "fetched": ({"hub": {"id": "o/m", "revision": "main"}}, "a" * 40, ("o/m", "a" * 40)),
+    "fetched before that was noted": ({"hub": {"id": "o/m", "revision": "b" * 40}}, "blobs", ("o/m", "b" * 40)),
+    "fetched before, from a branch": ({"hub": {"id": "o/m", "revision": "main"}}, "blobs", ("my-base", "0123abcd")),
+    "a folder": ({"content": "x"}, "c" * 40, ("my-base", "0123abcd")),
+    "micro": ({"micro": {}}, "c" * 40, ("my-base", "0123abcd")),
+}
+
+
+@pytest.mark.parametrize(("source", "snapshot", "named"), ORIGINS.values(), ids=ORIGINS)
+def test_a_base_is_named_by_where_it_comes_from(
+    source: dict[str, Any], snapshot: str, named: tuple[str, str], tmp_path: Path
+) -> None:
+    manifest = tmp_path / "bases/my-base-0123abcd/manifest.json"
+    write_json(manifest.with_name("manifest-0123abcd.spec.json"), {"identity": {"source": source}})
+    record_origin(manifest, source, Path("snapshots", snapshot))
+    assert name_of(manifest) == named
 
 
 def test_an_adapter_is_merged_into_its_base(bench: Bench) -> None:

@@ -15,3 +15,7 @@ class SpecError(ValueError):
 
 class CellError(ValueError):
     """A cell that will never have a result as it is declared: it is recorded as failed, and the rest goes on."""
+
+
+class TableError(ValueError):
+    """A table does not have the columns, types or keys that its schema declares."""

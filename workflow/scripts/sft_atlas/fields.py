@@ -68,6 +68,10 @@ Selector = Annotated[
 ]
 
 
+MAX_CHARACTERS = 200_000
+"""Longer than any context; such a row is a broken file, not an example."""
+
+
 class Strict(BaseModel):
     """A declaration that refuses keys it does not know and values of another type."""
 

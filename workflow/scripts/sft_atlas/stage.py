@@ -60,6 +60,9 @@ class Stage:
         known_as: What other specifications and the tables call its results, where that is not `name`.
         absent: Why a cell has no result, as table `missing` says, where this stage's is not there; empty for stages
             that the study's tables are not collected from, `-` where nothing is said.
+        priority: Of jobs that could run, those of the highest priority do first. Training has 0: what is cheap and may
+            show a fault goes before it, and what measures a checkpoint before further training, so that few
+            checkpoints wait on the disk.
         numeric: Its sums depend on the number of threads, which is the study's.
         imports: Heavy modules beside its own that a process shared by many jobs imports once.
         reads_weights: It reads checkpoints, so it comes before their release and after their restoring.
@@ -81,6 +84,7 @@ class Stage:
     target: str = ""
     known_as: str = ""
     absent: str = ""
+    priority: int = 0
     numeric: bool = False
     imports: tuple[str, ...] = ()
     reads_weights: bool = False

@@ -180,25 +180,44 @@ def _item_grid(measure: tuple[Any, ...], part: pl.DataFrame, labels: dict[str, A
     off = informative & (np.abs(values - nearest) > tolerance)
     if not off.any():
         return []
-    wrong, tested = part.filter(pl.Series(off)), int((~np.isnan(items)).sum())
-    whose = ", ".join(
-        f"{base} {count}" for base, count in wrong["base"].value_counts().sort("count", descending=True).iter_rows()
-    )
-    examples = ", ".join(f"{value:g}" for value in sorted(set(wrong["score"].to_list()))[:3])
+    tested = int((~np.isnan(items)).sum())
     count = int(items[off][0])
     better = _better_count(values[off], count, float(tolerance[off].max()))
     if better is None and off.sum() > 0.5 * tested:
         # most values being off the grid says that items are not scored 0 or 1, not that most cells are wrong
         return []
-    hint = f"; {better} answers fit all of them, as if the others were lost" if better else ""
-    evidence = (
-        f"{wrong.height} of {tested} values are no {'mean of whole points' if judged else 'share'} of {count} "
-        f"items ({examples}; {whose}){hint}"
+    mixed = better is not None and off.sum() >= 0.05 * tested and (informative & ~off).sum() >= FEW
+    fewer = np.zeros(len(values), dtype=bool)
+    if judged and not mixed:
+        fewer[off] = [_fits_fewer(value, count, near) for value, near in zip(values[off], tolerance[off], strict=True)]
+    kinds = (("mixed sets" if mixed else "impossible value", off & ~fewer), ("incomplete", off & fewer))
+    return [_off_grid(measure, part, fault, which, count, better, tested) for fault, which in kinds if which.any()]
+
+
+def _off_grid(
+    measure: tuple[Any, ...], part: pl.DataFrame, fault: str, which: Array, count: int, better: int | None, tested: int
+) -> Finding:
+    """The finding of values that an item count does not give; means of fewer answers are marked, not left out."""
+    wrong = part.filter(pl.Series(which))
+    whose = ", ".join(
+        f"{base} {cells}" for base, cells in wrong["base"].value_counts().sort("count", descending=True).iter_rows()
     )
-    rest = values[informative & ~off]
-    mixed = better is not None and wrong.height >= 0.05 * tested and len(rest) >= FEW
-    fault = "mixed sets" if mixed else "impossible value"
-    return [Finding(fault, f"{name(measure)} has values that its item count does not give", evidence, _keys(wrong))]
+    examples = ", ".join(f"{value:g}" for value in sorted(set(wrong["score"].to_list()))[:3])
+    kind = "mean of whole points" if measure[2] in METRIC_RANGE else "share"
+    evidence = f"{wrong.height} of {tested} values are no {kind} of {count} items ({examples}; {whose})"
+    incomplete = fault == "incomplete"
+    if better:
+        evidence += f"; {better} answers fit all of them, as if the others were lost"
+    elif incomplete:
+        evidence += "; fewer answers, eight tenths of them or more, fit each: some are lost or were not judged"
+    what = f"{name(measure)} has values that its item count does not give"
+    return Finding(fault, what, evidence, _keys(wrong), not incomplete)
+
+
+def _fits_fewer(value: float, items: int, tolerance: float) -> bool:
+    """Whether a mean of whole points is one of fewer answers, at least eight tenths of all."""
+    counts = np.arange(int(np.ceil(0.8 * items)), items)
+    return bool((np.abs(value - np.round(value * counts) / counts) <= tolerance).any())
 
 
 def _better_count(values: Array, items: int, tolerance: float) -> int | None:

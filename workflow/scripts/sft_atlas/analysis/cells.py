@@ -1,9 +1,13 @@
 """What every analysis starts from: gains at the last epoch, on one scale, averaged over seeds."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import polars as pl
+
+from sft_atlas.analysis.statistics import Labels
 
 RUN = ["base", "sample", "recipe", "seed"]
 MEASURE = ["benchmark", "shots", "metric"]
@@ -40,18 +44,17 @@ def whole_benchmarks(scores: pl.DataFrame) -> pl.DataFrame:
     return kept.group_by(MEASURE).len().filter(pl.col("len") * 2 >= cells).select(MEASURE)
 
 
-def free_effects(scores: pl.DataFrame) -> pl.DataFrame:
-    """Base-free effects: a run's last score minus the mean over datasets of its base, recipe and size.
+def last_scores(scores: pl.DataFrame) -> pl.DataFrame:
+    """The last score of each base x sample x recipe x measure, averaged over seeds, on the scale of final_gains.
 
-    They need no score of the base itself, so what is wrong with that does not touch them. Rows are base x sample x
-    recipe x measure, averaged over seeds, on the scale of final_gains; single datasets only, two at least.
+    Sizes are nominal; leave-one-out mixtures are left out.
     """
     last = pl.col("epoch") == pl.col("epoch").max().over(RUN)
     width = pl.col("metric").replace_strict(METRIC_RANGE, default=1.0, return_dtype=pl.Float64)
     tuned = scores.filter(pl.col("sample").is_not_null() & pl.col("held_out").is_null() & pl.col("score").is_not_null())
     sizes = nominal_sizes(tuned["size"])
-    runs = (
-        tuned.filter(last & (pl.col("dataset") != pl.col("sample")))
+    return (
+        tuned.filter(last)
         .with_columns(
             pl.col("score", "stderr") / width,
             pl.col("size").replace_strict(sizes, default=None, return_dtype=pl.Int64),
@@ -60,6 +63,15 @@ def free_effects(scores: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("score", "stderr").mean(), pl.col("epoch").max(), pl.col("seed").n_unique().alias("n_runs"))
         .sort("base", "sample", "recipe", *MEASURE)
     )
+
+
+def free_effects(scores: pl.DataFrame) -> pl.DataFrame:
+    """Base-free effects: a run's last score minus the mean over datasets of its base, recipe and size.
+
+    They need no score of the base itself, so what is wrong with that does not touch them. Rows are those of last_scores
+    that stand for single datasets, where two at least are known.
+    """
+    runs = last_scores(scores).filter(pl.col("dataset") != pl.col("sample"))
     group = ["base", "recipe", "size", *MEASURE]
     several = pl.col("dataset").n_unique().over(group) > 1
     return runs.filter(several).with_columns((pl.col("score") - pl.col("score").mean().over(group)).alias("effect"))
@@ -114,6 +126,14 @@ def groups(frame: pl.DataFrame, *columns: str) -> list[dict[str, Any]]:
 def select(frame: pl.DataFrame, group: dict[str, Any]) -> pl.DataFrame:
     """Rows that have the group's values; null in the group admits every row."""
     return frame.filter(pl.lit(True), **{column: value for column, value in group.items() if value is not None})
+
+
+def row_codes(frame: pl.DataFrame, columns: Iterable[str]) -> Labels:
+    """Number the distinct rows of some columns by size; all 0 without columns."""
+    columns = list(columns)
+    if not columns or frame.is_empty():
+        return np.zeros(frame.height, dtype=np.int64)
+    return frame.select(pl.struct(columns).rank("dense")).to_series().to_numpy().astype(np.int64) - 1
 
 
 def known(value: float) -> float | None:

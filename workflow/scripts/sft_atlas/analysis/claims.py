@@ -1,7 +1,7 @@
-"""What the published study reported, claim by claim: confirmed, weak or not, with the number that says so.
+"""What the published study reported, claim by claim: confirmed, contradicted or open, with the number that says so.
 
-A claim is *confirmed* when its whole interval lies where the claim says, *weak* when only the estimate does, *not* when
-the estimate does not, and *undecided* when the tables lack what it needs. How each is decided stands in decisions.py.
+A claim is *confirmed* when its whole interval lies where the claim says, *contradicted* when the whole interval lies
+elsewhere, and *open* else: then column `decides` says what would decide it. How each is decided stands in decisions.py.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def claims(clean: Evidence, everything: Evidence) -> pl.DataFrame:
     rows = []
     for claim in CLAIMS:
         first, second = claim.decide(clean), claim.decide(everything)
-        verdicts = [found.verdict if found else "undecided" for found in (first, second)]
+        verdicts = [found.verdict if found else "open" for found in (first, second)]
         rows.append(
             {
                 **{"claim": claim.name, "question": claim.question, "statement": claim.statement},
@@ -55,7 +55,8 @@ def claims(clean: Evidence, everything: Evidence) -> pl.DataFrame:
                 **_columns(first, ""),
                 **_columns(second, "_all"),
                 **{"verdict": verdicts[0], "verdict_all": verdicts[1], "changed": verdicts[0] != verdicts[1]},
-                "needs": claim.needs if first is None else None,
+                "beside": (first.beside or None) if first else None,
+                "decides": first.decides if first else f"needs {claim.needs}",
             }
         )
     return tables.build("claims", rows)
@@ -73,7 +74,8 @@ CLAIMS = (
         "few components",
         1,
         f"About {FEW_COMPONENTS} components carry over {MOST_VARIANCE:.0%} of the variance of gains over benchmarks",
-        f"first {FEW_COMPONENTS} components above {MOST_VARIANCE}",
+        f"first {FEW_COMPONENTS} components above {MOST_VARIANCE}, every number of shots a column, columns scaled to "
+        "equal variance; open where another layout gives another verdict",
         "cumulative share",
         decide.few_components,
         "base-free effects on two benchmarks",
@@ -82,7 +84,8 @@ CLAIMS = (
         "few patterns",
         1,
         f"About {FEW_COMPONENTS} components carry over {MOST_VARIANCE:.0%} of the variance of gains over base models",
-        f"first {FEW_COMPONENTS} components above {MOST_VARIANCE}",
+        f"first {FEW_COMPONENTS} components above {MOST_VARIANCE}, every number of shots a row, benchmarks and columns "
+        "scaled to equal variance; open where another layout gives another verdict",
         "cumulative share",
         decide.few_patterns,
         "base-free effects of more bases",
@@ -145,7 +148,7 @@ CLAIMS = (
         "peak depth",
         3,
         "The correlation of change with gain peaks near depth 0.6",
-        f"depth of the peak within {PEAK[0]}..{PEAK[1]}",
+        f"depth of the peak within {PEAK[0]}..{PEAK[1]}; open unless the correlation there is clear",
         "relative depth",
         decide.peak_in_the_middle,
         "changes of weights (table layers)",
@@ -163,7 +166,7 @@ CLAIMS = (
         "clusters",
         4,
         "Models cluster by base on the map",
-        "nearest neighbours of one base more than 2 times as often as by chance",
+        "nearest neighbours by all texts (or scores) of one base more than 2 times as often as by chance",
         "times chance",
         decide.clusters_by_base,
         "likelihoods or scores of three bases",
@@ -181,8 +184,9 @@ CLAIMS = (
         "rim",
         4,
         "Models of larger samples lie on the rim of the map",
-        "distance from the middle of the base's models, largest minus smallest sample, above 0",
-        "distance on the map",
+        "distance from the mean of the base's models over all texts (or scores), largest minus smallest sample, "
+        "above 0",
+        "root mean square distance",
         decide.larger_on_the_rim,
         "two sample sizes of one base and dataset",
     ),
@@ -190,7 +194,7 @@ CLAIMS = (
         "LoRA near full",
         4,
         "LoRA comes near full fine-tuning",
-        f"paired difference of scores within ±{NEAR}",
+        f"paired difference of scores within ±{NEAR} over all benchmarks, and none clearly beyond",
         "fraction",
         decide.lora_near_full,
         "both methods on one base and sample",

@@ -1,13 +1,12 @@
 """Question 2: which property of the training data goes with the gain?
 
 Gains of base x dataset x benchmark are averaged over seeds, recipes and sizes first: those runs share what is
-correlated. Then the bootstrap draws, and the permutation moves, whole units. Where datasets are compared, the unit is
-the dataset with all its runs: what is particular to a dataset shows on every base model, so runs of one dataset are no
-independent evidence. Where bases are compared on one dataset, the unit is the run; where the benchmarks of one run are,
-the benchmark.
+correlated. Then the interval leaves out, and the permutation moves, whole units. Where datasets are compared, the unit
+is the dataset with all its runs: what is particular to a dataset shows on every base model, so runs of one dataset are
+no independent evidence. Over all cells, of whatever base, intervals leave out the base too. Where bases are compared on
+one dataset, the unit is the base, for the same reason; where the benchmarks of one run are, the benchmark.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,9 @@ import numpy as np
 import polars as pl
 
 from sft_atlas.analysis import tables
-from sft_atlas.analysis.cells import MEASURE, final_gains, groups, known, over_seeds, select
-from sft_atlas.analysis.statistics import (
-    Array,
-    Bootstrap,
-    Labels,
-    benjamini_hochberg,
-    codes,
-    pearson,
-    permutation_p,
-)
+from sft_atlas.analysis.cells import MEASURE, final_gains, groups, known, over_seeds, row_codes, select
+from sft_atlas.analysis.intervals import Jackknife
+from sft_atlas.analysis.statistics import Array, Labels, benjamini_hochberg, pearson, permutation_p
 from sft_atlas.study.analyses import AnalysisOptions
 
 Row = dict[str, Any]
@@ -41,18 +33,19 @@ PREDICTORS = {
 
 @dataclass(frozen=True)
 class Scope:
-    """Which cells are compared: those of equal strata; `unit` is drawn and moved, within equal `traded`."""
+    """Which cells are compared: those of equal strata; levels of `unit` are left out, and trade their values."""
 
     strata: tuple[str, ...]
-    unit: tuple[str, ...]
-    traded: tuple[str, ...] = ()
+    unit: str
+    other: str | None = None
+    """What else varies between the cells compared, and is left out for the interval too."""
 
 
 SCOPES = {
-    "pooled": Scope((), ("dataset",)),
-    "within_base": Scope(("base", *MEASURE), ("dataset",)),
-    "within_dataset": Scope(("dataset", *MEASURE), ("base", "dataset"), ("dataset",)),
-    "within_run": Scope(("base", "dataset"), ("benchmark",)),
+    "pooled": Scope((), "dataset", "base"),
+    "within_base": Scope(("base", *MEASURE), "dataset"),
+    "within_dataset": Scope(("dataset", *MEASURE), "base"),
+    "within_run": Scope(("base", "dataset"), "benchmark"),
 }
 _DATASETS = ("pooled", "within_base")
 DEFINED = {
@@ -71,9 +64,7 @@ def correlations(gains: pl.DataFrame, predictors: pl.DataFrame, options: Analysi
     Over all benchmarks for all runs together and each method and size; per benchmark for all runs together. Each of the
     two sets is one family for q.
     """
-    runs = over_seeds(final_gains(gains))
-    values = predictors.select("base", "sample", "benchmark", *[e.alias(name) for name, e in PREDICTORS.items()])
-    runs = runs.join(values, on=["base", "sample", "benchmark"], how="inner", nulls_equal=True)
+    runs = with_predictors(gains, predictors)
     if runs.is_empty():
         return tables.empty("correlations")
     rows = []
@@ -83,6 +74,20 @@ def correlations(gains: pl.DataFrame, predictors: pl.DataFrame, options: Analysi
     for measure in runs.select(MEASURE).unique().sort(MEASURE).to_dicts():
         rows += _predictor_rows(select(runs, measure), overall | measure, options)
     return tables.build("correlations", with_q(rows))
+
+
+def with_predictors(gains: pl.DataFrame, predictors: pl.DataFrame) -> pl.DataFrame:
+    """Last gains, averaged over seeds, beside the properties of their data."""
+    values = predictors.select("base", "sample", "benchmark", *[e.alias(name) for name, e in PREDICTORS.items()])
+    runs = over_seeds(final_gains(gains))
+    return runs.join(values, on=["base", "sample", "benchmark"], how="inner", nulls_equal=True)
+
+
+def known_cells(runs: pl.DataFrame, predictor: str) -> pl.DataFrame:
+    """Base x dataset x measure with gain and a predictor that is known, averaged over recipes and sizes."""
+    key = ["base", "dataset", *MEASURE]
+    known_runs = runs.filter(pl.col(predictor).is_not_null())
+    return known_runs.group_by(key).agg(pl.col("gain", predictor).mean()).sort(key)
 
 
 def _predictor_rows(runs: pl.DataFrame, key: Row, options: AnalysisOptions) -> list[Row]:
@@ -95,17 +100,13 @@ def _predictor_rows(runs: pl.DataFrame, key: Row, options: AnalysisOptions) -> l
         known_runs = runs.filter(pl.col(predictor).is_not_null())
         if known_runs.is_empty():
             continue
-        cells = (
-            known_runs.group_by("base", "dataset", *MEASURE)
-            .agg(pl.col("gain", predictor).mean())
-            .sort("base", "dataset", *MEASURE)
-        )
+        cells = known_cells(runs, predictor)
         n_runs = int(known_runs.group_by("base", "sample", "recipe").agg(pl.col("n_runs").max())["n_runs"].sum())
         for scope in DEFINED[predictor]:
             if scope == "within_run" and key["benchmark"] is not None:
                 continue
-            varies = "benchmark" if predictor.endswith("similarity") and scope != "within_run" else "base"
-            column = ["dataset"] if scope == "within_run" else [varies]
+            varies = "benchmark" if predictor.endswith("similarity") else "base"
+            column = [varies if SCOPES[scope].unit == "dataset" else "dataset"]
             test = test_columns(cells, predictor, SCOPES[scope], column, options)
             counts = {"n_cells": cells.height, "n_runs": n_runs}
             rows.append({"scope": scope, "predictor": predictor, **key, **test, **counts})
@@ -118,23 +119,19 @@ def test_columns(cells: pl.DataFrame, x: str, scope: Scope, column: list[str], o
     `cells` has column `gain`, column `x`, and those that `scope` names; `column` are the columns that, beside the unit,
     determine x.
     """
-    unit, strata, columns = (row_codes(cells, names) for names in (scope.unit, scope.strata, column))
+    unit, strata, columns = (row_codes(cells, names) for names in ([scope.unit], scope.strata, column))
     values, gain = cells[x].to_numpy(), cells["gain"].to_numpy()
-    _, first = np.unique(unit, return_index=True)
-    if "base" in scope.unit:
-        columns = np.zeros_like(unit)
     p = permutation_p(
         gain,
         _lookup(values, unit, columns),
         unit,
         columns,
-        row_codes(cells, scope.traded)[first],
         strata,
         options.permutations,
         options.seed,
     )
-    bootstrap = Bootstrap(options.bootstrap_draws, options.seed, options.confidence)
-    interval = bootstrap.correlation(values, gain, unit, strata)
+    factors = [unit] if scope.other is None else [unit, row_codes(cells, [scope.other])]
+    interval = Jackknife(options.confidence).correlation(values, gain, *factors, strata=strata)
     return {
         "coefficient": known(interval.estimate),
         "ci_low": known(interval.low),
@@ -143,14 +140,6 @@ def test_columns(cells: pl.DataFrame, x: str, scope: Scope, column: list[str], o
         "p": known(p),
         "n_clusters": int(unit.max()) + 1,
     }
-
-
-def row_codes(frame: pl.DataFrame, columns: Iterable[str]) -> Labels:
-    """Number the distinct rows of some columns; all 0 without columns."""
-    columns = list(columns)
-    if not columns:
-        return np.zeros(frame.height, dtype=np.int64)
-    return codes(*[frame[column].cast(pl.String).fill_null("").to_numpy() for column in columns])
 
 
 def _lookup(x: Array, unit: Labels, column: Labels) -> Array:

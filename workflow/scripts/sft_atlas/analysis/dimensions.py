@@ -6,19 +6,19 @@ import numpy as np
 import polars as pl
 
 from sft_atlas.analysis import tables
-from sft_atlas.analysis.cells import RUN, known
-from sft_atlas.analysis.statistics import Bootstrap, codes
+from sft_atlas.analysis.cells import RUN, known, row_codes
+from sft_atlas.analysis.intervals import Jackknife
 
 Row = dict[str, Any]
 GRID = 11
 """Relative depths at which models of different depth are compared, at most."""
 
 
-def dimension_changes(dimensions: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
+def dimension_changes(dimensions: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
     """Table `dimension_changes`: dimension after the last epoch minus that of the base, at common relative depths.
 
-    Between layers, dimensions are interpolated. Seeds of a cell are averaged first. The units that are drawn are
-    datasets, of all bases together: what is particular to a base is not in the interval.
+    Between layers, dimensions are interpolated. Seeds of a cell are averaged first. Clusters are bases and
+    datasets; a single base has no interval.
     """
     known_ones = dimensions.filter(pl.col("dimension").is_not_null())
     tuned = known_ones.filter(pl.col("sample").is_not_null() & pl.col("held_out").is_null())
@@ -50,14 +50,14 @@ def dimension_changes(dimensions: pl.DataFrame, bootstrap: Bootstrap) -> pl.Data
         for (method, depth), part in view.group_by("method", "depth", maintain_order=True):
             cells = part.group_by("base", "dataset").agg(pl.col("before", "after", "difference").mean(), pl.len())
             cells = cells.sort("base", "dataset")
-            cluster = codes(cells["dataset"].fill_null("").to_numpy())
-            mean = bootstrap.mean(cells["difference"].to_numpy(), cluster)
+            factors = [row_codes(cells, [name]) for name in ("base", "dataset") if base is None]
+            mean = intervals.mean(cells["difference"].to_numpy(), *factors)
             rows.append(
                 {
                     **{"base": base, "method": method, "depth": depth},
                     **{"before": cells["before"].mean(), "after": cells["after"].mean()},
                     **{"difference": known(mean.estimate), "ci_low": known(mean.low), "ci_high": known(mean.high)},
-                    **{"n_runs": part.height, "n_clusters": int(cluster.max()) + 1},
+                    **{"n_runs": part.height, "n_clusters": cells["dataset"].n_unique()},
                 }
             )
     return tables.build("dimension_changes", rows)

@@ -1,4 +1,4 @@
-"""Question 4: what do training method and sample size do, and how large is the noise of the training seed?"""
+"""Question 4: what does each factor of training do by itself, and how large is the noise of the training seed?"""
 
 from itertools import combinations
 from typing import Any
@@ -7,72 +7,89 @@ import numpy as np
 import polars as pl
 
 from sft_atlas.analysis import tables
-from sft_atlas.analysis.cells import MEASURE, final_gains, known, over_seeds
-from sft_atlas.analysis.statistics import Array, Bootstrap, codes
+from sft_atlas.analysis.cells import MEASURE, final_gains, known, last_scores, row_codes
+from sft_atlas.analysis.intervals import LOG, Jackknife
+from sft_atlas.analysis.statistics import Array, benjamini_hochberg
 
 Row = dict[str, Any]
 
-PAIRING = {"method": ["size", "schedule"], "size": ["method", "schedule"], "schedule": ["size", "method"]}
-"""Beside base, dataset and benchmark: what both levels of a comparison must have in common."""
+FACTORS = ("method", "size", "schedule")
+"""Columns of table `scores` that say how a cell was trained; cells of a contrast differ in exactly one of them."""
 
 
-def methods(gains: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
-    """Table `methods` from table `gains`: two methods, or two sizes, on the same base, dataset and benchmark.
+def contrasts(scores: pl.DataFrame, gains: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
+    """Table `contrasts` from table `scores`: cells that differ in one factor, at equal base, dataset and benchmark.
 
-    Over all bases and for each; over all benchmarks, matched and unmatched ones. Clusters of the bootstrap are
-    base x dataset.
+    Scores are paired, not gains: what the base itself scores cancels, and need not be known. Runs are taken at their
+    last epoch and averaged over seeds. Each pair of levels is compared over all benchmarks (all bases and each; matched
+    cells, which table `gains` knows, and others) and on each benchmark. Clusters are bases and datasets.
     """
-    runs = over_seeds(final_gains(gains))
+    runs = last_scores(scores)
+    trained = gains.group_by("dataset", "benchmark").agg(pl.col("matched").any())
+    runs = runs.join(trained, on=["dataset", "benchmark"], how="left").with_columns(pl.col("matched").fill_null(False))
     rows: list[Row] = []
-    for comparison, shared in PAIRING.items():
-        key = ["base", "dataset", *MEASURE, *shared]
-        cells = runs.group_by(*key, comparison).agg(pl.col("gain").mean(), pl.col("matched").any())
-        levels = cells[comparison].drop_nulls().unique().sort().to_list()
-        for first, second in combinations(levels, 2):
-            sides = [cells.filter(pl.col(comparison) == level).drop(comparison) for level in (first, second)]
-            pairs = sides[0].join(sides[1].drop("matched"), on=key, suffix="_second", nulls_equal=True).sort(key)
-            level = {"comparison": comparison, "first": str(first), "second": str(second)}
-            rows += [level | row for row in _differences(pairs, bootstrap)]
-    return tables.build("methods", rows)
+    for factor in FACTORS:
+        key = ["base", "dataset", "matched", *MEASURE, *(other for other in FACTORS if other != factor)]
+        cells = runs.group_by(*key, factor).agg(pl.col("score").mean())
+        for first, second in combinations(cells[factor].drop_nulls().unique().sort().to_list(), 2):
+            sides = [cells.filter(pl.col(factor) == level).drop(factor) for level in (first, second)]
+            pairs = sides[0].join(sides[1], on=key, suffix="_second", nulls_equal=True).sort(key)
+            level = {"factor": factor, "first": str(first), "second": str(second)}
+            rows += [level | row for row in _differences(pairs, intervals)]
+    return tables.build("contrasts", _with_q(rows))
 
 
-def _differences(pairs: pl.DataFrame, bootstrap: Bootstrap) -> list[Row]:
-    """One row over all bases and one per base, each for all, matched and unmatched cells."""
+def _differences(pairs: pl.DataFrame, intervals: Jackknife) -> list[Row]:
+    """One row over all pairs, and one for each kind of cell, each base and each benchmark."""
+    views: list[Row] = [{}, {"matched": True}, {"matched": False}]
+    views += [{"base": base} for base in pairs["base"].unique().sort()]
+    views += pairs.select(MEASURE).unique().sort(MEASURE).to_dicts()
     rows = []
-    for base in [None, *pairs["base"].unique().sort()]:
-        for matched in (None, True, False):
-            part = pairs if base is None else pairs.filter(pl.col("base") == base)
-            part = part if matched is None else part.filter(pl.col("matched") == matched)
-            if part.is_empty():
-                continue
-            cluster = codes(part["base"], part["dataset"])
-            interval = bootstrap.paired_difference(part["gain"], part["gain_second"], cluster)
-            rows.append(
-                {
-                    "base": base,
-                    "matched": matched,
-                    "first_gain": part["gain"].mean(),
-                    "second_gain": part["gain_second"].mean(),
-                    "difference": interval.estimate,
-                    "ci_low": known(interval.low),
-                    "ci_high": known(interval.high),
-                    "n_pairs": part.height,
-                    "n_clusters": int(cluster.max()) + 1,
-                }
-            )
+    for view in views:
+        part = pairs.filter(pl.lit(True), **view)
+        if part.is_empty():
+            continue
+        first, second = part["score"].to_numpy(), part["score_second"].to_numpy()
+        found = intervals.paired_difference(first, second, row_codes(part, ["base"]), row_codes(part, ["dataset"]))
+        family = "benchmark by benchmark" if "metric" in view else "base by base" if "base" in view else "all together"
+        rows.append(
+            {
+                **view,
+                **{"first_score": float(first.mean()), "second_score": float(second.mean())},
+                **{"difference": found.estimate, "ci_low": known(found.low), "ci_high": known(found.high)},
+                **{"p": known(found.p), "family": family, "n_pairs": part.height},
+                **{"n_bases": part["base"].n_unique(), "n_datasets": part["dataset"].n_unique()},
+            }
+        )
     return rows
 
 
-def seeds(gains: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
+def _with_q(rows: list[Row]) -> list[Row]:
+    """Add q: all contrasts over all benchmarks are one family; so are those of one pair by benchmark, or by base."""
+    family = [
+        row["family"]
+        if row["family"] == "all together"
+        else (row["family"], row["factor"], row["first"], row["second"])
+        for row in rows
+    ]
+    for name in dict.fromkeys(family):
+        member = [row for row, own in zip(rows, family, strict=True) if own == name]
+        q = benjamini_hochberg([np.nan if row["p"] is None else row["p"] for row in member])
+        for row, value in zip(member, q, strict=True):
+            row["q"] = known(value)
+    return rows
+
+
+def seeds(gains: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
     """Table `seeds` from table `gains`: the standard deviation of gain over training seeds.
 
-    Pooled over cells, sd = sqrt(sum of squared deviations from the cells' means / sum of (seeds - 1)); clusters of the
-    bootstrap are base x sample x recipe.
+    Pooled over cells, sd = sqrt(sum of squared deviations from the cells' means / sum of (seeds - 1)). Clusters are
+    bases and datasets; where one base alone has several seeds, the interval speaks of that base.
     """
     key = ["base", "sample", "recipe", *MEASURE]
     cells = (
         final_gains(gains)
-        .group_by(*key, "matched")
+        .group_by(*key, "matched", "dataset")
         .agg(
             pl.col("gain").mean(),
             ((pl.col("gain") - pl.col("gain").mean()) ** 2).sum().alias("squares"),
@@ -84,30 +101,33 @@ def seeds(gains: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
     rows = [
         {**{name: row[name] for name in [*key, "matched", "gain", "n_runs"]}, "scope": "cell", "n_cells": 1}
         | {"size_of_gain": abs(row["gain"]), "sd": float(np.sqrt(row["squares"] / (row["n_runs"] - 1)))}
+        | {"n_bases": 1}
         for row in cells.to_dicts()
     ]
     for measure, part in cells.group_by(MEASURE, maintain_order=True):
-        rows.append({"scope": "benchmark", **dict(zip(MEASURE, measure, strict=True)), **_pooled(part, bootstrap)})
+        rows.append({"scope": "benchmark", **dict(zip(MEASURE, measure, strict=True)), **_pooled(part, intervals)})
     for matched in (None, True, False):
         part = cells if matched is None else cells.filter(pl.col("matched") == matched)
         if not part.is_empty():
-            rows.append({"scope": "all", "matched": matched, **_pooled(part, bootstrap)})
+            rows.append({"scope": "all", "matched": matched, **_pooled(part, intervals)})
     return tables.build("seeds", rows)
 
 
-def _pooled(cells: pl.DataFrame, bootstrap: Bootstrap) -> Row:
+def _pooled(cells: pl.DataFrame, intervals: Jackknife) -> Row:
     """Spread over seeds, pooled over cells."""
     totals = np.stack([cells["squares"].to_numpy(), cells["n_runs"].to_numpy() - 1.0], axis=-1)
-    interval = bootstrap.interval(totals, _deviation, codes(cells["base"], cells["sample"], cells["recipe"]))
+    factors = (row_codes(cells, ["base"]), row_codes(cells, ["dataset"]))
+    interval = intervals.interval(totals, _deviation, *factors, scale=LOG)
     runs = cells.group_by("base", "sample", "recipe").agg(pl.col("n_runs").max())["n_runs"].sum()
     return {
         "gain": cells["gain"].mean(),
         "size_of_gain": cells["gain"].abs().mean(),
         "sd": interval.estimate,
-        "ci_low": None if not np.isfinite(interval.low) else max(0.0, interval.low),
+        "ci_low": known(interval.low),
         "ci_high": known(interval.high),
         "n_cells": cells.height,
         "n_runs": int(runs),
+        "n_bases": cells["base"].n_unique(),
     }
 
 

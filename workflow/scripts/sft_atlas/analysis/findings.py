@@ -13,13 +13,13 @@ from sft_atlas.analysis.correlations import correlations
 from sft_atlas.analysis.decisions import Evidence
 from sft_atlas.analysis.dimensions import dimension_changes
 from sft_atlas.analysis.effects import effects
-from sft_atlas.analysis.factors import methods, seeds
+from sft_atlas.analysis.factors import contrasts, seeds
 from sft_atlas.analysis.interactions import agreement, benchmarks, cube, pca, similarity, variance
+from sft_atlas.analysis.intervals import Jackknife
 from sft_atlas.analysis.layers import layer_agreement, layer_correlations, layer_peaks
 from sft_atlas.analysis.maps import likelihood_map, model_map
 from sft_atlas.analysis.prediction import cells, partials, prediction, recommend
 from sft_atlas.analysis.selection import selection
-from sft_atlas.analysis.statistics import Bootstrap
 from sft_atlas.analysis.training import crosslingual, epochs, leave_one_out
 from sft_atlas.study.analyses import AnalysisOptions
 
@@ -45,9 +45,9 @@ def analyse(folder: Path, out: Path, options: AnalysisOptions, labels: dict[str,
     clean = {name: without_suspects(frame, suspects) if name in CLEANED else frame for name, frame in given.items()}
     results = compute(clean, options, labels)
     everything = results if suspects.filter("excluded").is_empty() else compute(given, options, labels, for_claims=True)
-    bootstrap = _bootstrap(options)
+    intervals = Jackknife(options.confidence)
     results["claims"] = claims(
-        Evidence(clean | results, labels, bootstrap), Evidence(given | everything, labels, bootstrap)
+        Evidence(clean | results, labels, intervals), Evidence(given | everything, labels, intervals)
     )
     results["sensitivity"] = sensitivity(results["effects"], everything["effects"])
     results["selection"] = selection(clean["gains"], labels.get("selection"), options.confidence)
@@ -57,37 +57,37 @@ def analyse(folder: Path, out: Path, options: AnalysisOptions, labels: dict[str,
 
 def compute(given: Frames, options: AnalysisOptions, labels: dict[str, Any], for_claims: bool = False) -> Frames:
     """Every analysis of one set of cells; `for_claims` leaves out what neither claims nor effects need."""
-    bootstrap = _bootstrap(options)
+    intervals = Jackknife(options.confidence)
     gains, scores = given["whole gains"], given["whole scores"]
     predictors, layers = given["predictors"], given["layers"]
     free = free_effects(scores)
     data = cube(free)
     results = {
-        "effects": effects(given["gains"], bootstrap),
+        "effects": effects(given["gains"], intervals),
         "free": tables.build("free", free.select(list(tables.schema("free"))).to_dicts()),
         "correlations": correlations(gains, predictors, options),
+        "contrasts": contrasts(scores, gains, intervals),
+        "layer_correlations": layer_correlations(layers, gains, options),
         "layer_peaks": layer_peaks(layers, gains, options),
-        "similarity": similarity(data, labels, bootstrap, options.permutations),
-        "pca": pca(data, bootstrap),
-        "crosslingual": crosslingual(gains, scores, labels, bootstrap),
+        "similarity": similarity(data, labels, intervals, options.permutations, options.seed),
+        "pca": pca(data, intervals, options.seed),
+        "crosslingual": crosslingual(gains, scores, labels, intervals),
         "map": tables.arrange(pl.concat([given["likelihood map"], model_map(scores, gains)]), "map"),
     }
     if for_claims:
         return results
     features = cells(gains, predictors)
     return results | {
-        "layer_correlations": layer_correlations(layers, gains, options),
         "layer_agreement": layer_agreement(layers),
-        "dimension_changes": dimension_changes(given["dimensions"], bootstrap),
-        "methods": methods(gains, bootstrap),
-        "seeds": seeds(gains, bootstrap),
-        "agreement": agreement(data, bootstrap),
-        "variance": variance(gains, options.confidence),
-        "benchmarks": benchmarks(free, bootstrap),
-        "partials": partials(features, bootstrap),
-        "prediction": prediction(features, bootstrap),
+        "dimension_changes": dimension_changes(given["dimensions"], intervals),
+        "seeds": seeds(gains, intervals),
+        "agreement": agreement(data, intervals),
+        "variance": variance(gains, intervals),
+        "benchmarks": benchmarks(free, gains, intervals),
+        "partials": partials(features, intervals),
+        "prediction": prediction(features, intervals),
         "recommend": recommend(features, predictors, options),
-        "epochs": epochs(gains, bootstrap),
+        "epochs": epochs(gains, intervals),
         "leave_one_out": leave_one_out(scores, labels.get("left_out_of")),
     }
 
@@ -117,7 +117,3 @@ def _verdict(gain: float | None, low: float | None, high: float | None) -> str:
     if low is None or high is None or low <= 0 <= high:
         return "open"
     return "above 0" if low > 0 else "below 0"
-
-
-def _bootstrap(options: AnalysisOptions) -> Bootstrap:
-    return Bootstrap(options.bootstrap_draws, options.seed, options.confidence)

@@ -1,19 +1,22 @@
 """Question 3: the change of which layers goes with the gain?"""
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from sft_atlas.analysis import tables
-from sft_atlas.analysis.cells import final_gains
-from sft_atlas.analysis.correlations import Scope, row_codes, test_columns, with_q
-from sft_atlas.analysis.statistics import MIN_CLUSTERS, Bootstrap, spearman, within
+from sft_atlas.analysis.cells import final_gains, row_codes
+from sft_atlas.analysis.correlations import Scope, test_columns, with_q
+from sft_atlas.analysis.interactions import correlations_of_rows
+from sft_atlas.analysis.intervals import MIN_CLUSTERS
+from sft_atlas.analysis.statistics import cluster_draws, spearman, within
 from sft_atlas.study.analyses import AnalysisOptions
 
 Row = dict[str, Any]
 
-SCOPES = {"pooled": Scope((), ("dataset",)), "within_base": Scope(("base", "size", "recipe"), ("dataset",))}
+SCOPES = {"pooled": Scope((), "dataset", "base"), "within_base": Scope(("base", "size", "recipe"), "dataset")}
 CHANGES = {"relative": "relative", "raw": "norm"}
 """Names of the two ways to measure change, and their columns in table `layers`."""
 GRID = 11
@@ -25,8 +28,8 @@ def layer_correlations(layers: pl.DataFrame, gains: pl.DataFrame, options: Analy
 
     Per method and module type: the change, relative and raw, at each depth of a common grid against the mean gain of
     the run, over all benchmarks or over matched ones, each run being the mean over its seeds. `within_base` compares
-    runs of equal base and size only. Clusters are base x dataset. All tests of one change, target and scope are one
-    family for q.
+    runs of equal base, size and recipe only; there both changes rank alike, since the base's norm divides them all, so
+    that one row stands for both. Clusters are datasets. All tests of one change, target and scope are one family for q.
     """
     targets = _targets(final_gains(gains))
     runs = _changes(layers).join(targets, on=["base", "sample", "recipe"], how="inner")
@@ -35,6 +38,8 @@ def layer_correlations(layers: pl.DataFrame, gains: pl.DataFrame, options: Analy
         "change", "target", "method", "module", "depth", maintain_order=True
     ):
         for scope, strata in SCOPES.items():
+            if scope == "within_base" and change == "raw":
+                continue
             rows.append(
                 {
                     "change": change,
@@ -91,12 +96,16 @@ def _targets(gains: pl.DataFrame) -> pl.DataFrame:
 def layer_peaks(layers: pl.DataFrame, gains: pl.DataFrame, options: AnalysisOptions) -> pl.DataFrame:
     """Table `layer_peaks`: at which depth the correlation of change with gain is greatest, and how sure that is.
 
-    As layer_correlations within base; each draw of datasets has its own curve over depth, and its peak. The interval is
-    the percentile interval of these peaks; `flat` is the share of draws whose peak lies at either end.
+    As layer_correlations within base; each bootstrap draw of datasets has its own curve over depth, and its peak. The
+    interval is the percentile interval of these peaks; `flat` is the share of draws whose peak lies at either end.
+    Where the correlation at the peak is not clear (table layer_correlations), its place says nothing.
     """
-    bootstrap = Bootstrap(options.bootstrap_draws, options.seed, options.confidence)
     targets = _targets(final_gains(gains))
-    runs = _changes(layers).join(targets, on=["base", "sample", "recipe"], how="inner")
+    runs = (
+        _on_grid(layers)
+        .with_columns(change=pl.lit("relative"))
+        .join(targets, on=["base", "sample", "recipe"], how="inner")
+    )
     rows = []
     for (change, target, method, module), part in runs.group_by(
         "change", "target", "method", "module", maintain_order=True
@@ -116,7 +125,9 @@ def layer_peaks(layers: pl.DataFrame, gains: pl.DataFrame, options: AnalysisOpti
             continue
         with np.errstate(invalid="ignore", divide="ignore"):
             curve = whole[:, 0] / np.sqrt(whole[:, 1] * whole[:, 2])
-            drawn = np.einsum("dc,pck->dpk", bootstrap.weights(count), sums, optimize=True)
+            drawn = np.einsum(
+                "dc,pck->dpk", cluster_draws(options.seed, options.bootstrap_draws, count), sums, optimize=True
+            )
             curves = drawn[..., 0] / np.sqrt(drawn[..., 1] * drawn[..., 2])
         curves = curves[np.isfinite(curves).all(axis=1)]
         peaks = np.array(depths)[curves.argmax(axis=1)]
@@ -146,13 +157,13 @@ def layer_agreement(layers: pl.DataFrame) -> pl.DataFrame:
             "sample", "recipe"
         )
         names = [column for column in wide.columns if column not in ("sample", "recipe")]
-        found = []
-        for i, one in enumerate(names):
-            for other in names[i + 1 :]:
-                both = wide.drop_nulls([one, other])
-                value = spearman(both[one], both[other], both["recipe"])
-                if np.isfinite(value):
-                    found.append(value)
+        recipes = row_codes(wide, ["recipe"])
+        values = wide.select(names).to_numpy().T
+        if np.isfinite(values).all():
+            pairs = correlations_of_rows(np.stack([within(row, recipes, rank=True) for row in values]))
+        else:
+            pairs = np.array([[spearman(one, other, recipes) for other in values] for one in values])
+        found = [pairs[i, j] for i, j in combinations(range(len(names)), 2) if np.isfinite(pairs[i, j])]
         if found:
             rows.append({"module": module, "depth": depth, "coefficient": float(np.mean(found)), "n_pairs": len(found)})
     return tables.build("layer_agreement", rows)

@@ -28,29 +28,14 @@ def likelihood_map(likelihoods: pl.DataFrame, models: pl.DataFrame) -> pl.DataFr
     """Rows of table `map` from tables `likelihoods` and `dimensions` (which describes the models).
 
     Every model is a point: by t-SNE (van der Maaten and Hinton 2008) of the rows of Q (`centred`), and by their first
-    two principal components. `from_base` and `nearest` come from the rows of Q themselves. All of it runs on one
+    two principal components. Distances and `nearest` come from the rows of Q themselves. All of it runs on one
     thread: sums in another order would move last digits, and t-SNE makes those large.
     """
     cells, values = _wide(likelihoods, pl.concat_str("benchmark", pl.lit("\n"), "item"), "log_likelihood")
     if len(cells) < LEAST_MODELS or values.shape[1] < 2:
         return tables.empty("map")
     q = centred(values)
-    squares = np.square(q).sum(axis=1)
-    # squared distances of rows, over the texts
-    distance = np.maximum(0.0, squares[:, None] + squares[None] - 2 * q @ q.T) / q.shape[1]
-    base, tuned = cells["base"].to_numpy(), cells["sample"].is_not_null().to_numpy()
-    place_of_base = {name: i for i, name in enumerate(base) if not tuned[i]}
-    run = cells.select(pl.struct("base", "sample", "recipe", "seed").rank("dense")).to_series().to_numpy()
-    others = np.where((run[:, None] == run[None]) & tuned[:, None] & tuned[None], np.inf, distance)
-    np.fill_diagonal(others, np.inf)
-    nearest = others.argmin(axis=1)
-    facts = [
-        {
-            "from_base": float(distance[i, place_of_base[base[i]]]) if base[i] in place_of_base else None,
-            "nearest": str(base[nearest[i]]) if np.isfinite(others[i, nearest[i]]) else None,
-        }
-        for i in range(len(base))
-    ]
+    facts = _facts(cells, q)
     share, _, place = components(q)
     rows = []
     kinds = ((LIKELIHOODS, tsne(place), (np.nan, np.nan)), ("PCA of log-likelihoods", place[:, :2], share[:2]))
@@ -58,6 +43,31 @@ def likelihood_map(likelihoods: pl.DataFrame, models: pl.DataFrame) -> pl.DataFr
         about = {"kind": kind, "x_share": known(shares[0]), "y_share": known(shares[1])}
         rows += _rows(cells, models, points, about, facts)
     return tables.build("map", rows)
+
+
+def _facts(cells: pl.DataFrame, values: Array) -> list[Row]:
+    """Where each model lies among the others, by squared distances of rows over the columns.
+
+    `from_base`: from its base; `from_middle`: from the mean of the tuned models of its base; `nearest`: the base of the
+    nearest model, its own run left out.
+    """
+    squares = np.square(values).sum(axis=1)
+    distance = np.maximum(0.0, squares[:, None] + squares[None] - 2 * values @ values.T) / values.shape[1]
+    base, tuned = cells["base"].to_numpy(), cells["sample"].is_not_null().to_numpy()
+    place_of_base = {name: i for i, name in enumerate(base) if not tuned[i]}
+    middle = {name: values[(base == name) & tuned].mean(axis=0) for name in np.unique(base[tuned])}
+    run = cells.select(pl.struct("base", "sample", "recipe", "seed").rank("dense")).to_series().to_numpy()
+    others = np.where((run[:, None] == run[None]) & tuned[:, None] & tuned[None], np.inf, distance)
+    np.fill_diagonal(others, np.inf)
+    nearest = others.argmin(axis=1)
+    return [
+        {
+            "from_base": float(distance[i, place_of_base[base[i]]]) if base[i] in place_of_base else None,
+            "from_middle": float(np.square(values[i] - middle[base[i]]).mean()) if tuned[i] else None,
+            "nearest": str(base[nearest[i]]) if np.isfinite(others[i, nearest[i]]) else None,
+        }
+        for i in range(len(base))
+    ]
 
 
 def best_map(table: pl.DataFrame) -> pl.DataFrame:
@@ -102,9 +112,10 @@ def model_map(scores: pl.DataFrame, gains: pl.DataFrame) -> pl.DataFrame:
         if len(cells) < 3 or values.shape[1] < 2:
             continue
         spread = values.std(axis=0)
-        share, _, place = components(values / np.where(spread > 0, spread, 1.0))
+        scaled = values / np.where(spread > 0, spread, 1.0)
+        share, _, place = components(scaled)
         about = {"kind": kind, "x_share": known(share[0]), "y_share": known(share[1])}
-        rows += _rows(cells, frame, place[:, :2], about)
+        rows += _rows(cells, frame, place[:, :2], about, _facts(cells, scaled) if kind == SCORES else None)
     return tables.build("map", rows)
 
 

@@ -1,15 +1,19 @@
 """Question 2, put to use: how well do cheap facts predict the gains of a base that was never tuned?"""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.special import stdtrit
 
 from sft_atlas.analysis import tables
-from sft_atlas.analysis.cells import MEASURE, final_gains, known, over_seeds
-from sft_atlas.analysis.correlations import PREDICTORS, row_codes
-from sft_atlas.analysis.statistics import Array, Bootstrap, pearson, residuals
+from sft_atlas.analysis.cells import MEASURE, final_gains, known, over_seeds, row_codes
+from sft_atlas.analysis.correlations import PREDICTORS
+from sft_atlas.analysis.intervals import SKILL, Jackknife
+from sft_atlas.analysis.statistics import ALIKE, Array, Interval, pearson, residuals
 from sft_atlas.study.analyses import AnalysisOptions
 
 Row = dict[str, Any]
@@ -78,8 +82,8 @@ def leave_one_base_out(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts) if parts else frame.head(0)
 
 
-def predict(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
-    """Columns `mean` and one per model of MODELS for the rows of `test`, learnt from `train` alone."""
+def predict(train: pl.DataFrame, test: pl.DataFrame, models: Collection[str] = tuple(MODELS)) -> pl.DataFrame:
+    """Columns `mean` and one per model for the rows of `test`, learnt from `train` alone."""
     mean = train.group_by(MEASURE).agg(pl.col("gain").mean().alias("mean"))
     total = pl.col("gain").sum().over("dataset", *MEASURE)
     count = pl.len().over("dataset", *MEASURE)
@@ -90,7 +94,7 @@ def predict(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
     expected = train.group_by("dataset", *MEASURE).agg(pl.col("gain").mean().alias("expected"))
     asked = test.join(mean, on=MEASURE, how="left").join(expected, on=["dataset", *MEASURE], how="left")
     learnt, asked = (part.with_columns(expected=pl.col("expected") - pl.col("mean")) for part in (learnt, asked))
-    for name, parts in MODELS.items():
+    for name, parts in ((model, MODELS[model]) for model in models):
         columns = [column for part in parts for column in (features_of(train) if part == "features" else [part])]
         usable = [c for c in columns if learnt[c].null_count() < learnt.height and asked[c].null_count() < asked.height]
         complete = learnt.drop_nulls(usable) if len(usable) == len(columns) else learnt.head(0)
@@ -103,22 +107,28 @@ def predict(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
     return asked
 
 
-def prediction(frame: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
+def prediction(frame: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
     """Table `prediction`: error of each model on bases it has not seen, against predicting the benchmark's mean.
 
-    skill = 1 - squared error / squared error of the mean; above 0 is better than the mean. Clusters are bases.
+    skill = 1 - squared error / squared error of the mean; above 0 is better than the mean. For the interval, on the
+    scale of log(1 - skill), each base is left out of learning and of predicting, each dataset of what is predicted. A
+    single base has no interval.
     """
     rows: list[Row] = []
     found = leave_one_base_out(frame)
+    fewer = {base: leave_one_base_out(frame.filter(pl.col("base") != base)) for base in frame["base"].unique().sort()}
     for model in MODELS if found.height else ():
         part = found.drop_nulls([model, "mean", "gain"])
         if part.is_empty():
             continue
         for base in [None, *part["base"].unique().sort()]:
             view = part if base is None else part.filter(pl.col("base") == base)
-            error = ((view["gain"] - view[model]) ** 2).to_numpy()
-            naive = ((view["gain"] - view["mean"]) ** 2).to_numpy()
-            skill = bootstrap.interval(np.stack([error, naive], axis=-1), _skill, view["base"].to_numpy())
+            error, naive = squares(view, model)
+            estimate = float(1 - error.sum() / naive.sum()) if naive.sum() > 0 else float("nan")
+            skill = Interval(estimate, float("nan"), float("nan"))
+            if base is None:
+                left_out = [_without_bases(fewer, model), _without_datasets(view, error, naive)]
+                skill = intervals.ends(estimate, left_out, SKILL)
             rows.append(
                 {
                     "model": model,
@@ -135,17 +145,41 @@ def prediction(frame: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
     return tables.build("prediction", rows)
 
 
-def _skill(totals: Array) -> Array:
+def squares(view: pl.DataFrame, model: str) -> tuple[Array, Array]:
+    """Squared errors of a model, and of the benchmark's mean."""
+    gain = view["gain"].to_numpy()
+    return (gain - view[model].to_numpy()) ** 2, (gain - view["mean"].to_numpy()) ** 2
+
+
+def _without_bases(fewer: dict[str, pl.DataFrame], model: str) -> Array:
+    """log(1 - skill) when a base is known neither to learn from nor to predict, shape (bases,)."""
+    sums = np.zeros((len(fewer), 2))
+    for place, frame in enumerate(fewer.values()):
+        if model in frame.columns:
+            sums[place] = [part.sum() for part in squares(frame.drop_nulls([model, "mean", "gain"]), model)]
+    return _log_ratio(sums)
+
+
+def _without_datasets(view: pl.DataFrame, error: Array, naive: Array) -> Array:
+    """log(1 - skill) without each dataset among what is predicted, shape (datasets,)."""
+    totals = np.stack([error, naive], axis=-1)
+    label = row_codes(view, ["dataset"])
+    sums = np.stack([np.bincount(label, weights=column) for column in totals.T], axis=-1)
+    return _log_ratio(totals.sum(axis=0) - sums)
+
+
+def _log_ratio(sums: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - totals[..., 0] / totals[..., 1]
+        return np.asarray(np.log(sums[..., 0] / sums[..., 1]))
 
 
 def recommend(frame: pl.DataFrame, predictors: pl.DataFrame, options: AnalysisOptions) -> pl.DataFrame:
     """Table `recommend`: datasets for each base and benchmark, best first, as if the base had never been tuned.
 
     The model is what the dataset does elsewhere, with features where perplexities are known; bases that have
-    predictors but no runs are predicted from all others. The interval adds to a prediction the errors that the model
-    made on the other bases; `best` is how often a dataset comes first when such errors are drawn.
+    predictors but no runs are predicted from all others. Errors are those of models that saw neither the base asked
+    about nor the one they predict (`_errors`). The interval is t around the prediction with their mean square; `best`
+    is how often a dataset comes first when such errors are drawn.
     """
     if frame.is_empty():
         return tables.empty("recommend")
@@ -158,17 +192,16 @@ def recommend(frame: pl.DataFrame, predictors: pl.DataFrame, options: AnalysisOp
     plain, _, full = MODELS
     model = full if found[full].null_count() < found.height else plain
     found = found.drop_nulls([model]).sort("base", *MEASURE, "dataset")
-    errors = {base: _errors(found, model, base) for base in found["base"].unique()}
-    tails = (1 - options.confidence) / 2
+    errors = _errors(frame, model, sorted(set(found["base"])))
     rows: list[Row] = []
     for (base, *measure), part in found.group_by("base", *MEASURE, maintain_order=True):
-        missed = errors[base].get(tuple(measure), np.zeros(0))
-        if len(missed) < 3 or part.height < 2:
+        missed = errors[base].get(tuple(measure), {})
+        if len(missed) < 2 or part.height < 2:
             continue
+        pooled, half = np.concatenate(list(missed.values())), half_width(list(missed.values()), options.confidence)
         value = part[model].to_numpy()
-        drawn = value + np.random.default_rng(options.seed).choice(missed, (1000, len(value)))
+        drawn = value + np.random.default_rng(options.seed).choice(pooled, (1000, len(value)))
         best = np.bincount(drawn.argmax(axis=1), minlength=len(value)) / len(drawn)
-        low, high = value + np.quantile(missed, [tails, 1 - tails])[:, None]
         order = np.argsort(-value, kind="stable")
         for rank, k in enumerate(order, 1):
             row = part.row(int(k), named=True)
@@ -176,18 +209,69 @@ def recommend(frame: pl.DataFrame, predictors: pl.DataFrame, options: AnalysisOp
                 {
                     **{"base": base, "dataset": row["dataset"], "rank": rank, "model": model},
                     **dict(zip(MEASURE, measure, strict=True)),
-                    **{"predicted": float(value[k]), "ci_low": float(low[k]), "ci_high": float(high[k])},
+                    **{
+                        "predicted": float(value[k]),
+                        "ci_low": known(value[k] - half),
+                        "ci_high": known(value[k] + half),
+                    },
                     **{"best": float(best[k]), "observed": row["gain"]},
                 }
             )
     return tables.build("recommend", rows)
 
 
-def _errors(found: pl.DataFrame, model: str, base: str) -> dict[tuple[Any, ...], Array]:
-    """By measure, what other bases gained beyond their prediction."""
-    others = found.filter((pl.col("base") != base) & pl.col("gain").is_not_null())
-    parts = others.with_columns(missed=pl.col("gain") - pl.col(model)).group_by(MEASURE, maintain_order=True)
-    return {key: part["missed"].to_numpy() for key, part in parts}
+def _errors(frame: pl.DataFrame, model: str, bases: list[str]) -> dict[str, dict[tuple[Any, ...], dict[str, Array]]]:
+    """By base asked about, measure and other base: what the other one gained beyond its prediction.
+
+    The model that predicts a base has seen neither it nor the base asked about, so that it knows as little of the one
+    as the recommendation does of the other.
+    """
+    tuned = frame["base"].unique().sort().to_list()
+    found: dict[str, dict[tuple[Any, ...], dict[str, Array]]] = {base: {} for base in bases}
+    alone = [(base,) for base in tuned] if set(bases) - set(tuned) else []
+    for left_out in [*combinations(tuned, 2), *alone]:
+        train = frame.filter(~pl.col("base").is_in(left_out))
+        if train["base"].n_unique() < MIN_BASES - 1:
+            continue
+        test = frame.filter(pl.col("base").is_in(left_out) & pl.col("gain").is_not_null())
+        missed = predict(train, test, [model]).with_columns(missed=pl.col("gain") - pl.col(model)).drop_nulls("missed")
+        for (other, *measure), part in missed.group_by("base", *MEASURE, maintain_order=True):
+            asked = [base for base in left_out if base != other] or [base for base in bases if base not in tuned]
+            for base in asked:
+                found[base].setdefault(tuple(measure), {})[other] = part["missed"].to_numpy()
+    return found
+
+
+def half_width(errors: list[Array], confidence: float) -> float:
+    """Half of a prediction's interval: t times the root mean square of the errors made on each of some bases.
+
+    Errors on one base share what is particular to it. The degrees of freedom are those of a chi-square with the mean
+    and variance of the bases' mean squares (Satterthwaite 1946), fewer by (C - 1) / (C + 1) since C bases tell that
+    variance poorly, between the number of bases and that of errors, less one. NaN with fewer than two bases.
+    """
+    squares = np.array([float((part**2).mean()) for part in errors if len(part)])
+    if len(squares) < 2:
+        return float("nan")
+    mean, spread = float(squares.mean()), float(squares.var(ddof=1)) / len(squares)
+    most = sum(map(len, errors)) - 1
+    poorly = (len(squares) - 1) / (len(squares) + 1)
+    freedom = float(np.clip(2 * poorly * mean**2 / spread if spread > 0 else most, len(squares) - 1, most))
+    return float(stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(mean))
+
+
+def hits(recommended: pl.DataFrame) -> pl.DataFrame:
+    """For each base and benchmark of table `recommend` with observed gains: was the dataset ranked first the best one?
+
+    `hit` is true where it alone is best: where several tie nobody can be right. `chance` is that of any one of the `n`
+    datasets, by the same rule; `claimed` is what the model says.
+    """
+    key = ["base", *MEASURE]
+    seen = recommended.filter(pl.col("observed").is_not_null()).sort(*key, "rank")
+    best = pl.col("observed") >= pl.col("observed").max() - ALIKE
+    cases = seen.group_by(key, maintain_order=True).agg(
+        hit=best.first() & (best.sum() == 1), tied=best.sum() > 1, claimed=pl.col("best").first(), n=pl.len()
+    )
+    return cases.with_columns(chance=pl.when("tied").then(0.0).otherwise(1 / pl.col("n")))
 
 
 def _untuned(frame: pl.DataFrame, predictors: pl.DataFrame) -> pl.DataFrame:
@@ -199,7 +283,7 @@ def _untuned(frame: pl.DataFrame, predictors: pl.DataFrame) -> pl.DataFrame:
     return values.join(measures, on="benchmark").with_columns(gain=pl.lit(None, pl.Float64)).select(frame.columns)
 
 
-def partials(frame: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
+def partials(frame: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
     """Table `partials`: the rank correlation of each feature with gain, given the others, within base and benchmark.
 
     Clusters are datasets, as for table correlations.
@@ -215,7 +299,9 @@ def partials(frame: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
         if rest is None:
             continue
         x, y = rest
-        interval = bootstrap.correlation(x, y, known_cells["dataset"].to_numpy(), rank=False)
+        interval = intervals.correlation(
+            x, y, row_codes(known_cells, ["dataset"]), strata=strata, rank=False, given=len(others)
+        )
         rows.append(
             {
                 "predictor": feature,

@@ -1,64 +1,69 @@
-"""The statistics that all analyses share, in vectorised NumPy.
+"""The statistics that all analyses share, in vectorised NumPy; their intervals are made in intervals.py.
 
 Undefined is NaN, never 0: fewer than three pairs, no variance, too few clusters. A pair with NaN on a side is left out.
 
-Sources: Spearman (1904) for rank correlation; Davison and Hinkley, Bootstrap Methods and their Application (1997),
-section 3.8, for clusters drawn whole; Efron (1987) for the BCa interval; Hesterberg (2015), What Teachers Should Know
-About the Bootstrap, for widening it with few clusters; Phipson and Smyth (2010) for the p of a permutation test;
-Benjamini and Hochberg (1995) for the false discovery rate.
+Sources: Spearman (1904), The proof and measurement of association, for rank correlation and for what measurement error
+takes from one; Fisher (1924) for partial correlation; Phipson and Smyth (2010) for the p of a permutation test;
+Benjamini and Hochberg (1995) for the false discovery rate; Pearson (1901) for components.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.stats import false_discovery_control, rankdata
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
-Statistic = Callable[[Array], Array]
-"""From totals, shape (..., k), to one number each, shape (...)."""
 
-MIN_CLUSTERS = 3
-"""Fewer clusters give no interval: it would say more about the draw than about the data."""
+ALIKE = 1e-12
+"""Values that differ by less, relative to the greatest above 1, are ties: rounding tells them apart, not the data."""
 
 
 def codes(*columns: ArrayLike) -> Labels:
     """Number the distinct rows of `columns`, each of shape (n,), from 0; shape (n,)."""
     combined = np.zeros(len(np.asarray(columns[0])), dtype=np.int64)
     for column in columns:
-        _, label = np.unique(np.asarray(column), return_inverse=True)
-        combined = combined * (int(label.max(initial=0)) + 1) + label
-        combined = np.unique(combined, return_inverse=True)[1].astype(np.int64)
+        label = _dense(np.asarray(column))
+        combined = _dense(combined * (int(label.max(initial=0)) + 1) + label)
     return combined
 
 
+def _dense(column: NDArray[Any]) -> Labels:
+    """Number the distinct values of an array by size; small whole numbers without sorting them."""
+    whole = column.dtype.kind == "i" and len(column) and column.min() >= 0 and column.max() < 8 * len(column) + 64
+    if not whole:
+        return np.unique(column, return_inverse=True)[1].astype(np.int64)
+    there = np.zeros(int(column.max()) + 1, dtype=np.int64)
+    there[column] = 1
+    return np.asarray(np.cumsum(there)[column] - 1)
+
+
+def tied(values: ArrayLike) -> Labels:
+    """Number values of any shape by size, from 0, near ones (ALIKE) with one number; NaN is not allowed."""
+    values = np.asarray(values, dtype=float)
+    order = np.argsort(values, axis=None, kind="stable")
+    steps = np.diff(values.ravel()[order], prepend=values.ravel()[order][:1])
+    number = np.empty(values.size, dtype=np.int64)
+    number[order] = np.cumsum(steps > ALIKE * max(1.0, np.abs(values).max(initial=0)))
+    return number.reshape(values.shape)
+
+
 def ranks(values: ArrayLike) -> Array:
-    """Ranks 1..n along the last axis, ties sharing their average rank. Values must not be NaN."""
-    values = np.asarray(values)
-    order = np.argsort(values, axis=-1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=-1)
-    place = np.broadcast_to(np.arange(values.shape[-1]), values.shape)
-    starts = np.ones(values.shape, dtype=bool)
-    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    first = np.maximum.accumulate(np.where(starts, place, 0), axis=-1)
-    ends = np.roll(starts, -1, axis=-1)
-    last = np.minimum.accumulate(np.where(ends, place, values.shape[-1])[..., ::-1], axis=-1)[..., ::-1]
-    result = np.empty(values.shape)
-    np.put_along_axis(result, order, (first + last) / 2 + 1, axis=-1)
-    return result
+    """Ranks 1..n along the last axis, ties (`tied`) sharing their average rank. Values must not be NaN."""
+    return np.asarray(rankdata(tied(values), axis=-1))
 
 
 def within(values: ArrayLike, strata: ArrayLike, rank: bool = False) -> Array:
     """Values, or their ranks within each stratum, minus the stratum's mean; shape (n,). Constant strata become 0."""
-    values, strata = np.asarray(values, dtype=float), codes(strata)
+    given, labels = np.asarray(values, dtype=np.float64), codes(strata)
     if rank:
-        values = ranks(codes(strata, values))
-    mean = np.bincount(strata, weights=values) / np.maximum(np.bincount(strata), 1)
-    centred = values - mean[strata]
-    return np.where(np.abs(centred) <= 1e-12 * np.abs(values).max(initial=0), 0.0, centred)
+        given = np.asarray(rankdata(codes(labels, tied(given))))
+    mean = np.bincount(labels, weights=given) / np.maximum(np.bincount(labels), 1)
+    centred = given - mean[labels]
+    return np.where(np.abs(centred) <= 1e-12 * np.abs(given).max(initial=0), 0.0, centred)
 
 
 def pearson(x: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> float:
@@ -67,20 +72,22 @@ def pearson(x: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> floa
     r = sum (x - mx)(y - my) / sqrt(sum (x - mx)^2 sum (y - my)^2), with mx, my the means of the pair's stratum. It
     equals the partial correlation given one indicator per stratum.
     """
-    return float(_ratio(_products(x, y, strata, rank=False)[0].sum(axis=0)))
+    return float(correlation_ratio(correlation_products(x, y, strata, rank=False)[0].sum(axis=0)))
 
 
 def spearman(x: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> float:
     """Spearman's correlation of x and y, shape (n,): Pearson's of average ranks; with strata, of ranks within each."""
-    return float(_ratio(_products(x, y, strata, rank=True)[0].sum(axis=0)))
+    return float(correlation_ratio(correlation_products(x, y, strata, rank=True)[0].sum(axis=0)))
 
 
-def _products(x: ArrayLike, y: ArrayLike, strata: ArrayLike | None, rank: bool) -> tuple[Array, NDArray[np.bool_]]:
+def correlation_products(
+    x: ArrayLike, y: ArrayLike, strata: ArrayLike | None, rank: bool
+) -> tuple[Array, NDArray[np.bool_]]:
     """Products xy, xx, yy of centred scores, shape (kept, 3), whose totals give r, and which pairs were kept.
 
     With fewer than two degrees of freedom r would be -1 or 1 whatever x and y are: then the products are NaN.
     """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     keep = np.isfinite(x) & np.isfinite(y)
     labels = codes(np.zeros(len(x)) if strata is None else strata)[keep]
     x, y = within(x[keep], labels, rank), within(y[keep], labels, rank)
@@ -88,140 +95,32 @@ def _products(x: ArrayLike, y: ArrayLike, strata: ArrayLike | None, rank: bool) 
     return np.stack([x * y, x * x, y * y], axis=-1) if defined else np.full((len(x), 3), np.nan), keep
 
 
-def _ratio(totals: Array) -> Array:
-    """Correlation from totals of xy, xx, yy; NaN where a side does not vary."""
+def correlation_ratio(totals: Array) -> Array:
+    """Correlation from totals of xy, xx, yy, the last axis; NaN where a side does not vary."""
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = totals[..., 1] * totals[..., 2]
         return np.clip(np.where(spread > 0, totals[..., 0] / np.sqrt(spread), np.nan), -1, 1)
 
 
-def _mean(totals: Array) -> Array:
-    """Mean from totals of value and count."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return totals[..., 0] / totals[..., 1]
-
-
-def _fisher(statistic: Statistic) -> Statistic:
-    """Fisher's z of a correlation; at -1 and 1 the largest finite z that rounding leaves."""
-    return lambda totals: np.arctanh(np.clip(statistic(totals), -1 + 1e-12, 1 - 1e-12))
-
-
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the ends of its interval; NaN where undefined."""
+    """An estimate, the ends of its interval, and the two-sided p of no effect; NaN where undefined."""
 
     estimate: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """Intervals by drawing whole clusters with replacement: what a cluster's members share is not counted twice."""
-
-    draws: int = 2000
-    seed: int = 0
-    confidence: float = 0.95
-
-    def mean(self, values: ArrayLike, clusters: ArrayLike) -> Interval:
-        """Mean of values, shape (n,), with its interval."""
-        values = np.asarray(values, dtype=float)
-        keep = np.isfinite(values)
-        totals = np.stack([values[keep], np.ones(int(keep.sum()))], axis=-1)
-        return self.interval(totals, _mean, np.asarray(clusters)[keep])
-
-    def paired_difference(self, first: ArrayLike, second: ArrayLike, clusters: ArrayLike) -> Interval:
-        """Mean of second - first over pairs, each of shape (n,), with its interval."""
-        return self.mean(np.asarray(second, dtype=float) - np.asarray(first, dtype=float), clusters)
-
-    def correlation(
-        self, x: ArrayLike, y: ArrayLike, clusters: ArrayLike, strata: ArrayLike | None = None, rank: bool = True
-    ) -> Interval:
-        """Correlation of x and y within strata, all of shape (n,), with its BCa interval on Fisher's scale.
-
-        Ranks and stratum means are taken once, not in each draw: redrawn strata of few members are mostly ties. What
-        these means cost in degrees of freedom widens the interval instead. A perfect correlation has no interval: every
-        draw repeats it, however few the pairs.
-        """
-        products, keep = _products(x, y, strata, rank)
-        clusters = codes(clusters)[keep]
-        labels = codes(np.zeros(len(keep)) if strata is None else strata)[keep]
-        cells = np.unique(np.stack([labels, clusters]), axis=1)[0]
-        members = np.bincount(cells)[np.bincount(cells) > 1]
-        share = float((members - 1).sum() / members.sum()) if len(members) else 0.0
-        freedom = len(np.unique(clusters)) * share - 1
-        estimate = float(_ratio(products.sum(axis=0)))
-        if not abs(estimate) < 1 - 1e-9:
-            return Interval(estimate, np.nan, np.nan)
-        z = self.interval(products, _fisher(_ratio), clusters, freedom, bca=True)
-        return Interval(estimate, float(np.tanh(z.low)), float(np.tanh(z.high)))
-
-    def weights(self, count: int) -> Array:
-        """How often each of `count` clusters is drawn, shape (draws, count); the same for equal counts."""
-        return _weights(self.seed, self.draws, count)
-
-    def ends(self, values: Array, estimate: float, count: int, freedom: float | None = None) -> Interval:
-        """Percentile interval of drawn values of a statistic of `count` clusters, widened as `interval` does."""
-        freedom = count - 1 if freedom is None else freedom
-        values = values[np.isfinite(values)]
-        if count < MIN_CLUSTERS or freedom < 1 or not np.isfinite(estimate) or len(values) * 2 < self.draws:
-            return Interval(float(estimate), np.nan, np.nan)
-        tails = np.array([(1 - self.confidence) / 2, (1 + self.confidence) / 2])
-        wider = np.sqrt(count / freedom) * stdtrit(freedom, tails[1]) / ndtri(tails[1])
-        low, high = estimate + wider * (np.quantile(values, tails) - estimate)
-        return Interval(float(estimate), float(low), float(high))
-
-    def interval(
-        self,
-        totals: Array,
-        statistic: Statistic,
-        clusters: ArrayLike,
-        freedom: float | None = None,
-        bca: bool = False,
-    ) -> Interval:
-        """Interval of a statistic of totals.
-
-        `totals`, shape (n, k), holds what each observation adds; `clusters`, shape (n,), labels observations.
-        Percentile interval, or BCa. Draws are spread about the estimate by sqrt(C / f) t(f) / z, with C clusters and f
-        degrees of freedom (default C - 1), which makes intervals of few clusters cover. Undefined draws are left out;
-        the ends are NaN when more than half are undefined, with fewer than three clusters, or f < 1.
-        """
-        label = codes(clusters)
-        count = int(label.max(initial=-1)) + 1
-        freedom = count - 1 if freedom is None else freedom
-        estimate = float(statistic(totals.sum(axis=0))) if count else np.nan
-        if count < MIN_CLUSTERS or freedom < 1 or not np.isfinite(estimate):
-            return Interval(estimate, np.nan, np.nan)
-        sums = np.stack([np.bincount(label, weights=column) for column in totals.T], axis=-1)
-        values = statistic(self.weights(count) @ sums)
-        values = values[np.isfinite(values)]
-        if len(values) * 2 < self.draws:
-            return Interval(estimate, np.nan, np.nan)
-        tails = np.array([(1 - self.confidence) / 2, (1 + self.confidence) / 2])
-        wider = np.sqrt(count / freedom) * stdtrit(freedom, tails[1]) / ndtri(tails[1])
-        if bca:
-            tails = _bca_tails(estimate, values, statistic(sums.sum(axis=0) - sums), tails)
-        low, high = estimate + wider * (np.quantile(values, tails) - estimate)
-        return Interval(estimate, float(low), float(high))
+    p: float = float("nan")
 
 
 @lru_cache(maxsize=64)
-def _weights(seed: int, draws: int, count: int) -> Array:
+def cluster_draws(seed: int, draws: int, count: int) -> Array:
+    """How often each of `count` clusters is drawn, shape (draws, count); the same for equal arguments.
+
+    Whole clusters with replacement: Davison and Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
+    """
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
     drawn.setflags(write=False)
     return drawn
-
-
-def _bca_tails(estimate: float, values: Array, jackknife: Array, tails: Array) -> Array:
-    """Tails of the BCa interval, Efron (1987): Phi(z0 + (z0 + z) / (1 - a (z0 + z)))."""
-    below = (np.sum(values < estimate) + np.sum(values <= estimate)) / (2 * len(values))
-    bias = ndtri(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
-    jackknife = jackknife[np.isfinite(jackknife)]
-    deviation = jackknife.mean() - jackknife if len(jackknife) else jackknife
-    scale = 6 * np.sum(deviation**2) ** 1.5
-    acceleration = np.sum(deviation**3) / scale if scale > 0 else 0.0
-    shifted = bias + ndtri(tails)
-    return np.asarray(ndtr(bias + shifted / (1 - acceleration * shifted)))
 
 
 def permutation_p(
@@ -229,15 +128,14 @@ def permutation_p(
     values: Array,
     unit: Labels,
     column: Labels,
-    unit_strata: Labels,
     strata: Labels,
     draws: int,
     seed: int,
 ) -> float:
-    """Two-sided p of the rank correlation within strata, when whole units exchange their values within unit strata.
+    """Two-sided p of the rank correlation within strata, when whole units exchange their values.
 
     Observation i has y[i] and x[i] = values[unit[i], column[i]], where `values` has shape (units, columns) and no NaN.
-    In each draw units of equal `unit_strata` trade their rows of `values`, so all observations of a unit move together.
+    In each draw units trade their rows of `values`, so all observations of a unit move together.
     A value's rank is its rank among the observed x of the stratum it comes to. The statistic is T = sum of x ranks
     times centred y ranks, which orders draws as r does when the design is balanced. p = (1 + number of draws with |T|
     at least as large) / (1 + draws), Phipson and Smyth (2010); NaN where r is undefined.
@@ -245,7 +143,7 @@ def permutation_p(
     y = np.asarray(y, dtype=float)
     if not np.isfinite(spearman(values[unit, column], y, strata)):
         return float("nan")
-    dense = codes(values.ravel()).reshape(values.shape)
+    dense = tied(values)
     offset = strata * (int(dense.max()) + 1)
     observed = np.sort(dense[unit, column] + offset)
     moved = dense[:, column] + offset
@@ -254,10 +152,7 @@ def permutation_p(
     # gain[v, u]: what unit u adds to T when it holds the values of unit v; a draw looks up one entry per unit.
     gain = (rank * within(y, strata, rank=True)) @ member
     place = np.arange(len(values))
-    own = np.argsort(unit_strata, kind="stable")
-    rng = np.random.default_rng(seed)
-    source = np.empty((draws, len(values)), dtype=np.int64)
-    source[:, own] = np.argsort(rng.random((draws, len(values))) + unit_strata, axis=1, kind="stable")
+    source = np.argsort(np.random.default_rng(seed).random((draws, len(values))), axis=1, kind="stable")
     total = abs(gain[place, place].sum())
     extreme = np.sum(np.abs(gain[source, place].sum(axis=1)) >= total - 1e-9 * max(1.0, total))
     return float((1 + extreme) / (1 + draws))
@@ -285,20 +180,6 @@ def residuals(
         for v in (x, y)
     )
     return first, second
-
-
-def jackknife(estimate: float, left_out: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Interval of a statistic from its values with one cluster left out each, Tukey (1958).
-
-    se^2 = (C - 1) / C sum (t_c - mean t)^2, times t of C - 1 degrees of freedom; none with fewer than three clusters.
-    """
-    values = np.asarray(left_out, dtype=float)
-    values = values[np.isfinite(values)]
-    if len(values) < MIN_CLUSTERS:
-        return Interval(float(estimate), np.nan, np.nan)
-    error = np.sqrt((len(values) - 1) / len(values) * ((values - values.mean()) ** 2).sum())
-    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2) * error)
-    return Interval(float(estimate), float(estimate) - half, float(estimate) + half)
 
 
 def reliability(values: ArrayLike, stderr: ArrayLike, strata: ArrayLike | None = None) -> float:
@@ -339,14 +220,10 @@ def components(values: Array) -> tuple[Array, Array, Array]:
 
 
 def benjamini_hochberg(p: ArrayLike) -> Array:
-    """Adjusted p of a family of tests, shape (n,): q(i) = min over j >= i of p(j) n / j, in order of p.
-
-    NaN stays NaN and does not count as a test.
-    """
+    """Adjusted p of a family of tests, shape (n,), by Benjamini and Hochberg (1995); NaN stays and is no test."""
     p = np.asarray(p, dtype=float)
     adjusted = np.full(len(p), np.nan)
-    tested = np.flatnonzero(np.isfinite(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    adjusted[order] = np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
+    tested = np.isfinite(p)
+    if tested.any():
+        adjusted[tested] = false_discovery_control(p[tested])
     return adjusted

@@ -20,13 +20,9 @@ from sft_atlas.analysis.inputs import INPUTS, RECORDS
 from sft_atlas.analysis.outputs import OUTPUTS as GENERAL
 from sft_atlas.analysis.outputs_questions import QUESTIONS
 from sft_atlas.analysis.outputs_selection import SELECTION
+from sft_atlas.errors import TableError
 from sft_atlas.files import write_json
 from sft_atlas.hashing import sha256
-
-
-class TableError(ValueError):
-    """A table does not have the columns, types or keys that its schema declares."""
-
 
 AUDIT = ("audit", "suspects")
 """Tables of the audit, which the analysis reads."""

@@ -7,19 +7,30 @@ import numpy as np
 import polars as pl
 
 from sft_atlas.analysis import tables
-from sft_atlas.analysis.cells import MEASURE, METRIC_RANGE, RUN, final_gains, known, nominal_sizes, over_seeds
+from sft_atlas.analysis.cells import (
+    MEASURE,
+    METRIC_RANGE,
+    RUN,
+    final_gains,
+    known,
+    nominal_sizes,
+    over_seeds,
+    row_codes,
+)
 from sft_atlas.analysis.columns import TEXT
-from sft_atlas.analysis.statistics import Bootstrap, codes, spearman
+from sft_atlas.analysis.intervals import Jackknife
+from sft_atlas.analysis.statistics import spearman
 
 Row = dict[str, Any]
 WIDTH = pl.col("metric").replace_strict(METRIC_RANGE, default=1.0, return_dtype=pl.Float64)
 
 
-def epochs(gains: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
+def epochs(gains: pl.DataFrame, intervals: Jackknife) -> pl.DataFrame:
     """Table `epochs`: mean gain after each kept epoch, and how much of the last epoch's gains an epoch already has.
 
     Only runs that keep all epochs of their setting (method, schedule, size) count, so every point of a curve is the
-    same runs. `step` is the mean absolute change of gain since the epoch before. Clusters are runs.
+    same runs. `step` is the mean absolute change of gain since the epoch before. Clusters are bases and datasets; a
+    single base has no interval.
     """
     key = ["method", "schedule", "size"]
     sizes = nominal_sizes(gains["size"])
@@ -39,20 +50,22 @@ def epochs(gains: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
             *((base, whole.filter(pl.col("base") == base)) for base in whole["base"].unique().sort()),
         ]
         for base, view in views:
-            rows += _curve(view, about | {"base": base}, bootstrap)
+            rows += _curve(view, about | {"base": base}, intervals)
         for measure, view in whole.group_by(MEASURE, maintain_order=True):
-            rows += _curve(view, about | dict(zip(MEASURE, measure, strict=True)), bootstrap)
+            rows += _curve(view, about | dict(zip(MEASURE, measure, strict=True)), intervals)
     return tables.build("epochs", rows)
 
 
-def _curve(view: pl.DataFrame, about: Row, bootstrap: Bootstrap) -> list[Row]:
+def _curve(view: pl.DataFrame, about: Row, intervals: Jackknife) -> list[Row]:
     """One row per epoch of a set of complete runs."""
     kept = sorted(view["epoch"].unique())
     values = view["gain"].to_numpy().reshape(-1, len(kept))
-    cluster = codes(*(view[name].cast(pl.String).to_numpy().reshape(-1, len(kept))[:, 0] for name in RUN))
+    run, *factors = (row_codes(view, names)[:: len(kept)] for names in (RUN, ["base"], ["dataset"]))
+    if about.get("base") is not None:
+        factors = []
     rows = []
     for k, epoch in enumerate(kept):
-        mean = bootstrap.mean(values[:, k], cluster)
+        mean = intervals.mean(values[:, k], *factors)
         rows.append(
             {
                 **about,
@@ -63,7 +76,7 @@ def _curve(view: pl.DataFrame, about: Row, bootstrap: Bootstrap) -> list[Row]:
                 "step": float(np.abs(values[:, k] - values[:, k - 1]).mean()) if k else None,
                 "to_last": known(spearman(values[:, k], values[:, -1])),
                 "n_cells": len(values),
-                "n_runs": int(cluster.max()) + 1,
+                "n_runs": int(run.max()) + 1,
             }
         )
     return rows
@@ -113,12 +126,12 @@ def _of_the_only_mixture(tuned: pl.DataFrame, without: pl.DataFrame) -> dict[str
 
 
 def crosslingual(
-    gains: pl.DataFrame, scores: pl.DataFrame, labels: dict[str, Any], bootstrap: Bootstrap
+    gains: pl.DataFrame, scores: pl.DataFrame, labels: dict[str, Any], intervals: Jackknife
 ) -> pl.DataFrame:
     """Table `crosslingual`: do gains on a benchmark and on its counterparts in other languages go together?
 
     Over runs at their last epoch: all together, what differs within a base (where scores do for gains, so that nothing
-    hangs on the base's own score), and the runs of bases of one language. Clusters are bases; within, base x dataset.
+    hangs on the base's own score), and the runs of bases of one language. Clusters are bases and datasets.
     """
     original = {
         name: label["translation_of"]
@@ -147,9 +160,9 @@ def crosslingual(
             both = parts[first].join(parts[second], on=key, suffix="_other").sort(key)
             if both.height < 3:
                 continue
-            x, y, base = both["gain"].to_numpy(), both["gain_other"].to_numpy(), both["base"].to_numpy()
-            cluster = base if scope == "pooled" else codes(base, both["dataset"].fill_null("").to_numpy())
-            interval = bootstrap.correlation(x, y, cluster, base if scope == "within base" else None)
+            x, y = both["gain"].to_numpy(), both["gain_other"].to_numpy()
+            factors = row_codes(both, ["base"]), row_codes(both, ["dataset"])
+            interval = intervals.correlation(x, y, *factors, strata=factors[0] if scope == "within base" else None)
             rows.append(
                 {
                     **{"benchmark": first[0], "other": second[0], "shots": first[1], "metric": first[2]},

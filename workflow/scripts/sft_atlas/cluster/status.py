@@ -16,6 +16,7 @@ from sft_atlas.cluster import journal, session
 from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import Job, QueueError, jobs_of, name_of
 from sft_atlas.cost.estimates import Estimates, read_record
+from sft_atlas.runtime.progress import last_words
 from sft_atlas.study.plan import Plan, Spec
 from sft_atlas.units import duration, hours
 
@@ -204,11 +205,7 @@ def _broken(spec: Spec, logs: dict[str, Path]) -> bool:
 
 
 def _last_line(log: Path | None) -> str:
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log else []
-    except OSError:
-        return ""
-    return lines[-1].strip() if lines else ""
+    return last_words(log) if log else ""
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -9,8 +9,8 @@ from sft_atlas.cluster.efficiency import efficiency_lines
 from sft_atlas.cluster.queue import QueueError
 from sft_atlas.cluster.recover import recover_lines
 from sft_atlas.cluster.status import status_lines
-from sft_atlas.commands import prune, retry, verify
-from sft_atlas.commands.planned import configured, planned
+from sft_atlas.commands import pin, preflight, prune, retry, verify
+from sft_atlas.commands.places import configured, enter, planned
 from sft_atlas.commands.why import Reasons
 from sft_atlas.cost.estimates import Estimates
 from sft_atlas.errors import StudyError
@@ -22,33 +22,58 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; a study that cannot be read is one line on stderr and status 1."""
     parser = argparse.ArgumentParser(prog="sft-atlas", description="Questions about a study that no file answers.")
     commands = parser.add_subparsers(dest="command", required=True)
-    cells = commands.add_parser("cells", help="list every cell of a study with its blocks and its files")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--directory", "-d", help="the folder of the run, as Snakemake's --directory; default: here")
+    cells = commands.add_parser(
+        "cells", parents=[where], help="list every cell of a study with its blocks and its files"
+    )
     cells.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     cells.set_defaults(run=cells_command)
-    why = commands.add_parser("why", help="say why a result would be made again, down to the field that changed")
+    why = commands.add_parser(
+        "why", parents=[where], help="say why a result would be made again, down to the field that changed"
+    )
     why.add_argument("target", help="a path below the results folder, or one of all, collect, analyse, report")
     why.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     why.set_defaults(run=why_command)
-    status = commands.add_parser("status", help="say where a study stands: what is done, runs, waits, failed and why")
+    status = commands.add_parser(
+        "status", parents=[where], help="say where a study stands: what is done, runs, waits, failed and why"
+    )
     status.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     status.set_defaults(run=status_command)
-    used = commands.add_parser("efficiency", help="compare what jobs asked for with what they used, by stage")
+    used = commands.add_parser(
+        "efficiency", parents=[where], help="compare what jobs asked for with what they used, by stage"
+    )
     used.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
     used.set_defaults(run=efficiency_command)
-    recover = commands.add_parser("recover", help="show what a killed run has left in SLURM, and remove its lock")
+    recover = commands.add_parser(
+        "recover", parents=[where], help="show what a killed run has left in SLURM, and remove its lock"
+    )
     recover.add_argument("--study", help="not needed: all studies of a folder share its jobs")
     recover.add_argument("--cancel", action="store_true", help="cancel its jobs and wait for their end")
     recover.add_argument("--wait", action="store_true", help="wait for the end of its jobs")
     recover.set_defaults(run=recover_command)
-    check = commands.add_parser("verify", help="recompute the hashes of finished results; status 1 if any differs")
+    ask = commands.add_parser(
+        "preflight", parents=[where], help="ask the hub and the site whether all that the study names is there"
+    )
+    ask.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    ask.add_argument("--profile", help="profile whose partitions and account are looked up; default: profiles/default")
+    ask.set_defaults(run=preflight.command)
+    pinned = commands.add_parser("pin", parents=[where], help="write the commits behind branches into the study file")
+    pinned.add_argument("--study", help="a name in studies/ or a path; default: what config.yaml says")
+    pinned.set_defaults(run=pin.command)
+    check = commands.add_parser(
+        "verify", parents=[where], help="recompute the hashes of finished results; status 1 if any differs"
+    )
     check.add_argument("paths", nargs="*", metavar="PATH", help="files or folders below the results; default: all")
     check.set_defaults(run=verify.command)
-    spare = commands.add_parser("prune", help="list results that no study file refers to; with --yes, delete them")
+    spare = commands.add_parser(
+        "prune", parents=[where], help="list results that no study file refers to; with --yes, delete them"
+    )
     spare.add_argument("studies", nargs="*", metavar="STUDY", help="further studies to keep: names, or paths")
     spare.add_argument("--yes", action="store_true", help="delete what is listed")
     spare.set_defaults(run=prune.command)
     again = commands.add_parser(
-        "retry", help="clear failures that were recorded for good, so that cells are tried again"
+        "retry", parents=[where], help="clear failures that were recorded for good, so that cells are tried again"
     )
     again.add_argument(
         "cells", nargs="+", metavar="CELL", help="a path of the cell's, or a filter like base=…,sample=…"
@@ -57,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     again.set_defaults(run=retry.command)
     options = parser.parse_args(arguments)
     try:
+        enter(options.directory)
         done = int(options.run(options))
         sys.stdout.flush()
     except (StudyError, QueueError) as error:

@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from sft_atlas.commands.places import declared_config, project_root
 from sft_atlas.errors import StudyError
 from sft_atlas.files import epoch_folder, read_json
 from sft_atlas.stage import shared_folders
@@ -29,11 +30,11 @@ def command(options: Namespace) -> int:
     Raises:
         StudyError: a study cannot be planned, so that nobody knows what it refers to; or a workflow is running.
     """
-    declared = read_yaml(Path("config.yaml")) or {}
+    declared, root = declared_config(), project_root()
     config = load_config(declared)
-    studies = sorted(Path("studies").glob("*.yaml"))
+    studies = sorted((root / "studies").glob("*.yaml"))
     named = [config.study, *options.studies]
-    studies += [study_path(load_config(declared | {"study": name}), Path()) for name in named]
+    studies += [study_path(load_config(declared | {"study": name}), root) for name in named]
     if options.yes and LOCKS.is_dir() and any(LOCKS.iterdir()):
         raise StudyError(
             f"{LOCKS}: a workflow is running here, or was cut off; wait for it, or run `snakemake --unlock`, then prune"
@@ -103,7 +104,7 @@ def _plan(path: Path, results: Path) -> Plan | None:
     if isinstance(declared, dict) and "table" in declared:
         return None
     try:
-        return plan_study(path, Path(), results)
+        return plan_study(path, project_root(), results)
     except StudyError as error:
         raise StudyError(
             f"{error}\n{path}: cannot be planned, so what it refers to is not known and nothing is pruned; mend it, or "

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from sft_atlas import failures
-from sft_atlas.commands.planned import planned
+from sft_atlas.commands.places import planned
 from sft_atlas.errors import StudyError
 from sft_atlas.study.plan import Plan, Spec
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sft_atlas.commands.places import declared_config
 from sft_atlas.errors import StudyError
 from sft_atlas.files import epoch_folder, read_json
 from sft_atlas.hashing import sha256
 from sft_atlas.stage import stages
 from sft_atlas.study.identity import spec_file, spec_hash
-from sft_atlas.study.load import load_config, read_yaml
+from sft_atlas.study.load import load_config
 
 SPEC, RECORD = ".spec.json", ".record.json"
 # what lies in them is named by records beside them, or is no finished result
@@ -75,7 +76,7 @@ def command(options: Namespace) -> int:
     Raises:
         StudyError: a path is not there, is not below the results folder, or holds no results.
     """
-    results = Path(load_config(read_yaml(Path("config.yaml")) or {}).results)
+    results = Path(load_config(declared_config()).results)
     for path in options.paths:
         if Path(path).exists() and not Path(path).resolve().is_relative_to(results.resolve()):
             raise StudyError(f"{path}: is not below {results}, the results folder of config.yaml; give paths there")

@@ -6,11 +6,13 @@ Snakemake recorded of the inputs. A field that is the identity of something furt
 
 import json
 import os
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sft_atlas.commands.places import project_root
 from sft_atlas.errors import StudyError
 from sft_atlas.files import read_json
 from sft_atlas.hashing import sha256
@@ -84,7 +86,7 @@ class Reasons:
             return ["the output is missing; it was planned before, with just this specification"]
         nearest = self._nearest(spec)
         if nearest is None:
-            return ["the output is missing; nothing like it was planned before"]
+            return ["the output is missing: it is new, nothing of this name was planned before"]
         place = nearest["output"]
         known = "another cell is" if place in self.specs and place != spec.output else "it was planned before as"
         differences = list(self._differences(nearest["identity"], spec))
@@ -118,21 +120,22 @@ class Reasons:
         return reasons
 
     def _nearest(self, spec: Spec) -> dict[str, Any] | None:
-        """The frozen specification of the same stage that differs least: of the same place first, then further off."""
+        """The frozen specification of the same stage and names that differs least: of the same place first."""
         parts = PurePosixPath(spec.output).parts
         file = f"{PurePosixPath(parts[-1]).stem.removesuffix(f'-{spec.hash}')}-*.spec.json"
         for depth in range(len(parts) - 1):
             folders = [*parts[: len(parts) - 1 - depth], *["*"] * depth]
             found = [read_json(path) for path in sorted(self.results.glob("/".join([*folders, file])))]
             found = [frozen for frozen in found if frozen["stage"] == spec.stage and frozen["hash"] != spec.hash]
+            # what bears other names is another cell, and says nothing about this one
+            found = [frozen for frozen in found if _name(frozen["output"]) == _name(spec.output)]
             if found:
                 return min(found, key=lambda frozen: self._distance(frozen, spec))
         return None
 
-    def _distance(self, frozen: dict[str, Any], spec: Spec) -> tuple[bool, bool, int]:
-        """Closest is what is no longer planned, has the same name, and differs in the fewest fields."""
-        renamed = _name(frozen["output"]) != _name(spec.output)
-        return renamed, frozen["output"] in self.specs, len(list(_compare(frozen["identity"], spec.identity)))
+    def _distance(self, frozen: dict[str, Any], spec: Spec) -> tuple[bool, int]:
+        """Closest is what is no longer planned, and differs in the fewest fields."""
+        return frozen["output"] in self.specs, len(list(_compare(frozen["identity"], spec.identity)))
 
     def _differences(self, old: Any, spec: Spec, prefix: str = "") -> Iterator[str]:
         """`recipe.learning_rate: 0.001 -> 0.002` for every field; identities are followed to what they stand for."""
@@ -169,7 +172,8 @@ class Reasons:
 
 def _here(path: Path) -> Path:
     """A source file by its place in this project, also where the project lay elsewhere when it ran."""
-    return Path(*path.parts[len(path.parts) - 1 - path.parts[::-1].index(CODE) :])
+    place = Path(*path.parts[len(path.parts) - 1 - path.parts[::-1].index(CODE) :])
+    return place if place.exists() else project_root() / place
 
 
 def _compare(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -189,7 +193,7 @@ def _compare(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, An
 
 def _name(output: str) -> str:
     """The folder of an output without the identities in it: `runs/base/sample/recipe`."""
-    return "/".join(part.rpartition("-")[0] or part for part in PurePosixPath(output).parts[:-1])
+    return "/".join(re.sub("-[0-9a-f]{8}$", "", part) for part in PurePosixPath(output).parts[:-1])
 
 
 def _shown(value: Any) -> str:

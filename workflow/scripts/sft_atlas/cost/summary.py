@@ -96,7 +96,7 @@ class Schedule:
 def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
     """Play the jobs that are left through, in the order in which the rules' priorities have Snakemake start them.
 
-    Workers are GPUs: one that is free takes first what reads a run's weights, then the next in the plan; a job that
+    Workers are GPUs: one that is free takes first what has the highest priority, then the next in the plan; a job that
     shares several waits for all of them. Jobs without a GPU run beside them and wait for nobody; in a study that needs
     no GPU at all, workers are jobs at a time. Queues, failures and machines that differ are not in it.
     """
@@ -107,8 +107,8 @@ def schedule(jobs: Sequence[Job], workers: int) -> Schedule:
     for output, job in left.items():
         for before in job.after:
             followers[before].append(output)
-    turns = {output: (not stages()[job.stage].reads_weights, order) for order, (output, job) in enumerate(left.items())}
-    queue: list[tuple[tuple[bool, int], str]] = []
+    turns = {output: (-stages()[job.stage].priority, order) for order, (output, job) in enumerate(left.items())}
+    queue: list[tuple[tuple[int, int], str]] = []
     running: list[tuple[float, str]] = []
     start: dict[str, float] = {}
     end: dict[str, float] = {}

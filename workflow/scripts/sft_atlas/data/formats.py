@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from sft_atlas.data.sources import Row
+from sft_atlas.data.text import plain_lines
 from sft_atlas.errors import DataError
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training example in the study's own terms."""
+    """One training example in the study's own terms; `system` and `later` turns of its row are no part of it."""
 
     instruction: str
     completion: str
     extra: str = ""
+    system: str = ""
+    later: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,36 @@ def normalise(format_name: str, row: Row, options: Options) -> Example | None:
 
 
 def text(row: Row, column: str) -> str:
-    """A column's text.
+    """A column's text, its line ends plain (see `plain_lines`).
 
     Raises:
         DataError: the column is missing, or is no text.
     """
     if column not in row:
         raise DataError(f"column '{column}' is missing; found {', '.join(sorted(map(str, row))) or 'no columns'}")
-    value = row[column]
+    return _checked(row[column], column)
+
+
+def texts(row: Row, column: str) -> list[str]:
+    """A column's list of texts, at least one.
+
+    Raises:
+        DataError: the column is missing, is no list, or one of the list is no text: a null is no choice, nor an answer.
+    """
+    values = row.get(column)
+    if not isinstance(values, list) or not values:
+        raise DataError(f"column '{column}': found {str(values)[:60]!r}, expected a list of texts")
+    return [_checked(value, f"{column}[{number}]") for number, value in enumerate(values)]
+
+
+def _checked(value: Any, column: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"column '{column}': found {type(value).__name__} ({str(value)[:60]!r}), expected text")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"column '{column}': character {error.start} is half of a surrogate pair, not text") from None
-    return value
+    return plain_lines(value)
 
 
 def _alpaca(row: Row, _: Options) -> Example:
@@ -84,11 +102,13 @@ def _openmath(row: Row, _: Options) -> Example | None:
 
 
 def _messages(row: Row, options: Options) -> Example | None:
-    turns = [message for message in _list(row, "messages") if _role(message) != "system"]
+    messages = _list(row, "messages")
+    system = "\n".join(text(message, "content") for message in messages if _role(message) == "system")
+    turns = [message for message in messages if _role(message) != "system"]
     for expected, message in zip(("user", "assistant"), turns, strict=False):
         if _role(message) != expected:
             raise DataError(f"column 'messages': found a turn of '{_role(message)}', expected one of '{expected}'")
-    return _dialogue([text(message, "content") for message in turns], options)
+    return _dialogue([text(message, "content") for message in turns], options, system)
 
 
 def _conversations(row: Row, options: Options) -> Example | None:
@@ -96,10 +116,12 @@ def _conversations(row: Row, options: Options) -> Example | None:
     return _dialogue([text({"conversations": turn}, "conversations") for turn in turns], options)
 
 
-def _dialogue(turns: list[str], options: Options) -> Example | None:
+def _dialogue(turns: list[str], options: Options, system: str = "") -> Example | None:
     if len(turns) < 2:
         raise DataError(f"a dialogue of {len(turns)} turns; expected a question and an answer at least")
-    return None if options.turns == "single" and len(turns) > 2 else Example(turns[0], turns[1])
+    if options.turns == "single" and len(turns) > 2:
+        return None
+    return Example(turns[0], turns[1], system=system, later=tuple(turns[2:]))
 
 
 def _list(row: Row, column: str) -> list[Any]:

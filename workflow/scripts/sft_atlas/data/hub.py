@@ -26,8 +26,17 @@ PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
 
 
-def fetch(repository: str, revision: str, kind: Literal["model", "dataset"], patterns: Sequence[str] = ()) -> Path:
+def fetch(
+    repository: str,
+    revision: str,
+    kind: Literal["model", "dataset"],
+    patterns: Sequence[str] = (),
+    results: Path | None = None,
+) -> Path:
     """The local folder of a snapshot, downloaded if the hub's cache does not hold it.
+
+    A model without safetensors comes as pickles, of which the stage of bases makes a second copy in `results`: the room
+    for that is asked for before the download, too.
 
     The token is taken from the environment or the hub's own login, and never written anywhere.
 
@@ -38,7 +47,7 @@ def fetch(repository: str, revision: str, kind: Literal["model", "dataset"], pat
     ignored = ["*/*", CONSOLIDATED] if kind == "model" else None
     wanted = list(patterns) or [*MODEL_FILES, *TOKENIZER_FILES]
     try:
-        _check_room(repository, revision, kind, wanted, ignored)
+        _check_room(repository, revision, kind, wanted, ignored, results)
         folder = Path(
             snapshot_download(
                 repository, revision=revision, repo_type=kind, allow_patterns=wanted, ignore_patterns=ignored
@@ -64,25 +73,40 @@ def fetch(repository: str, revision: str, kind: Literal["model", "dataset"], pat
         ) from None
 
 
-def _check_room(repository: str, revision: str, kind: str, wanted: list[str], ignored: list[str] | None) -> None:
+def _check_room(
+    repository: str, revision: str, kind: str, wanted: list[str], ignored: list[str] | None, results: Path | None
+) -> None:
     """Refuse a download that the cache's disk cannot hold, before its first byte.
 
     Raises:
-        OSError: no space is left for the files that are not in the cache yet.
+        OSError: no space is left for the files that are not in the cache yet, or for what is made of them.
     """
     if constants.HF_HUB_OFFLINE:
         return
     info: Any = HfApi().repo_info(repository, revision=revision, repo_type=kind, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    names = filter_repo_objects(sizes, allow_patterns=wanted, ignore_patterns=ignored)
+    names = list(filter_repo_objects(sizes, allow_patterns=wanted, ignore_patterns=ignored))
+    pickles: list[str] = []
+    if kind == "model" and not any(name.endswith(".safetensors") for name in names):
+        pickles = list(filter_repo_objects(sizes, allow_patterns=[*PICKLES], ignore_patterns=ignored))
     missing = sum(
         sizes[name]
-        for name in names
+        for name in [*names, *pickles]
         if not isinstance(try_to_load_from_cache(repository, name, revision=info.sha, repo_type=kind), str)
     )
-    cache = Path(constants.HF_HUB_CACHE)
-    there = next(path for path in (cache, *cache.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if missing > free:
-        needed = f"{missing / 1e9:.1f} GB are needed at {cache}, {free / 1e9:.1f} GB are free"
-        raise OSError(errno.ENOSPC, needed)
+    cache = _existing(Path(constants.HF_HUB_CACHE))
+    copied = sum(sizes[name] for name in pickles) if results else 0
+    place = _existing(results) if results else cache
+    if place.stat().st_dev == cache.stat().st_dev:
+        missing, copied = missing + copied, 0
+    for folder, needed in ((cache, missing), (place, copied)):
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            why = ", pickled weights and their copy as safetensors counted" if pickles else ""
+            raise OSError(
+                errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed at {folder}{why}, {free / 1e9:.1f} GB are free"
+            )
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())

@@ -189,12 +189,12 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             interactive_training.model_map,
         ),
         Plan(
-            "methods",
+            "contrasts",
             "Methods, sizes and schedules, pair by pair",
-            ("methods",),
-            figures_factors.explain_methods,
-            interactive_more.methods,
-            figures_factors.methods,
+            ("contrasts",),
+            figures_factors.explain_contrasts,
+            interactive_more.contrasts,
+            figures_factors.contrasts,
         ),
         Plan(
             "curves",
@@ -258,7 +258,7 @@ NEEDS = {
     "dimension_changes": "representations of texts before and after training",
     "seeds": "runs that differ in their seed only",
     "curves": "losses of training runs",
-    "methods": "pairs of runs that differ in method, size or schedule only",
+    "contrasts": "pairs of runs that differ in method, size or schedule only",
     "epochs": "runs that keep several epochs",
     "leave_one_out": "mixtures without one dataset beside the whole one (which of several that is, a table from "
     "elsewhere does not say; its `matrix` does)",

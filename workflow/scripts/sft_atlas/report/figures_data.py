@@ -136,8 +136,8 @@ def predictors(results: Results) -> Figure | None:
     return drawing
 
 
-UNITS = {"pooled": "dataset", "within_base": "dataset", "within_dataset": "run", "within_run": "benchmark"}
-"""What a correlation's bootstrap draws."""
+UNITS = {"pooled": "dataset", "within_base": "dataset", "within_dataset": "base", "within_run": "benchmark"}
+"""What a correlation's interval leaves out, one by one."""
 
 
 def explain_predictors(results: Results) -> str:

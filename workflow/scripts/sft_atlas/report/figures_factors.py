@@ -1,5 +1,7 @@
 """Figures of question 4: training method, sample size, and the noise of the training seed."""
 
+from typing import Any
+
 import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -10,53 +12,73 @@ from sft_atlas.report.results import Results
 MATCHED = {None: "all benchmarks", True: "matched benchmarks", False: "other benchmarks"}
 
 
-def methods(results: Results) -> Figure | None:
-    """Paired differences between methods and sizes with intervals: over all bases, then for each."""
-    frame = results["methods"]
+def contrasts(results: Results) -> Figure | None:
+    """Paired differences of score with intervals: over all bases, then for each base, then for each benchmark."""
+    frame = results["contrasts"]
     if frame.is_empty():
         return None
-    pairs = frame.select("comparison", "first", "second").unique(maintain_order=True).rows()
-    lines = 3 + len(results.bases)
-    drawing = style.figure(9.5, 0.6 + len(pairs) * (0.5 + 0.27 * lines))
+    pairs = frame.select("factor", "first", "second").unique(maintain_order=True).rows()
+    lines = 3 + len(results.bases) + len(results.measures)
+    drawing = style.figure(9.5, 0.6 + len(pairs) * (0.5 + 0.24 * lines))
     grid = drawing.subplots(len(pairs), 1, squeeze=False, sharex=True)
-    for axes, (comparison, first, second) in zip(grid.flat, pairs, strict=True):
-        same = (pl.col("comparison") == comparison) & (pl.col("first") == first) & (pl.col("second") == second)
-        part = frame.filter(same & (pl.col("base").is_null() | pl.col("matched").is_null()))
-        order = {base: i for i, base in enumerate(results.bases)}
-        rows = sorted(
-            part.to_dicts(), key=lambda r: (order.get(r["base"], -1), r["matched"] is not None, not r["matched"])
-        )
+    for axes, (factor, first, second) in zip(grid.flat, pairs, strict=True):
+        rows = _ordered(results, frame.filter(factor=factor, first=first, second=second))
         for i, row in enumerate(rows):
-            ink = style.SOFT if text.spans_zero(row) else style.COLOURS[0]
+            ink = style.COLOURS[0] if text.is_clear(row) else style.SOFT
             if row["ci_low"] is not None and row["ci_high"] is not None:
                 axes.plot([100 * row["ci_low"], 100 * row["ci_high"]], [i, i], color=ink, linewidth=2.2)
             axes.plot(100 * row["difference"], i, "o", color=ink, markersize=6.5, markeredgecolor="white")
-        names = [row["base"] or f"all bases, {MATCHED[row['matched']]}" for row in rows]
-        axes.set_yticks(range(len(rows)), [f"{name} (n = {r['n_pairs']})" for name, r in zip(names, rows, strict=True)])
-        axes.set(ylim=(len(rows) - 0.4, -0.6), title=f"{comparison.capitalize()}: {second} minus {first}")
+        axes.set_yticks(range(len(rows)), [f"{subject(results, row)} (n = {row['n_pairs']})" for row in rows])
+        axes.set(ylim=(len(rows) - 0.4, -0.6), title=f"{factor.capitalize()}: {second} minus {first}")
         axes.tick_params(axis="y", length=0)
         style.zero_line(axes, horizontal=False)
         axes.grid(axis="x")
-    grid.flat[-1].set_xlabel("difference of gain (points), with interval")
+    grid.flat[-1].set_xlabel("difference of score (points), with interval; dark: clear")
     return drawing
 
 
-def explain_methods(results: Results) -> str:
-    """Each comparison over all bases and benchmarks."""
+def _ordered(results: Results, frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """All together first, then bases and benchmarks in the study's order."""
+    bases = {base: i for i, base in enumerate(results.bases)}
+    measures = {measure: i for i, measure in enumerate(results.measures)}
+
+    def place(row: dict[str, Any]) -> tuple[int, int, int]:
+        measure = (row["benchmark"], row["shots"], row["metric"])
+        kind = 2 if row["benchmark"] else 1 if row["base"] else 0
+        return kind, bases.get(row["base"], measures.get(measure, -1)), [None, True, False].index(row["matched"])
+
+    return sorted(frame.to_dicts(), key=place)
+
+
+def subject(results: Results, row: dict[str, Any]) -> str:
+    """What a contrast is over, in words."""
+    if row["benchmark"]:
+        return results.labels[row["benchmark"], row["shots"], row["metric"]]
+    return row["base"] or f"all bases, {MATCHED[row['matched']]}"
+
+
+def explain_contrasts(results: Results) -> str:
+    """Each contrast over all bases and benchmarks, and on how many benchmarks it is clear."""
+    everything = pl.all_horizontal(pl.col("base", "benchmark", "matched").is_null())
     parts = []
-    rows = results["methods"].filter(pl.col("base").is_null() & pl.col("matched").is_null())
-    for row in rows.iter_rows(named=True):
-        unit = " rows" if row["comparison"] == "size" else ""
+    for row in results["contrasts"].filter(everything).iter_rows(named=True):
+        unit = " rows" if row["factor"] == "size" else ""
         second, first = f"{row['second']}{unit}", f"{row['first']}{unit}"
         ends = text.interval(row["ci_low"], row["ci_high"], text.points)
-        if text.spans_zero(row):
-            verdict = f"no clear difference between {second} and {first}"
+        if text.is_clear(row):
+            verdict = f"training with {second} scores {'more' if row['difference'] > 0 else 'less'} than with {first}"
         else:
-            verdict = f"training with {second} gains {'more' if row['difference'] > 0 else 'less'} than with {first}"
+            verdict = f"no clear difference between {second} and {first}"
+        level = {name: row[name] for name in ("factor", "first", "second")}
+        single = results["contrasts"].filter(pl.col("benchmark").is_not_null(), **level)
+        clear = [one for one in single.iter_rows(named=True) if text.is_clear(one)]
+        said = f"benchmark by benchmark it is clear on {len(clear)} of {single.height}"
+        if clear:
+            most = max(clear, key=lambda one: abs(one["difference"]))
+            said += f", most on {subject(results, most)} ({text.points(most['difference'])})"
         n = text.count(row["n_pairs"], "pair")
-        parts.append(
-            f"{verdict}: {text.points(row['difference'])} points {ends}, n = {n} of equal base, dataset and benchmark"
-        )
+        counts = f"{text.count(row['n_bases'], 'base')} and {text.count(row['n_datasets'], 'dataset')}"
+        parts.append(f"{verdict}: {text.points(row['difference'])} points {ends}, n = {n} over {counts}; {said}")
     return text.sentence("; ".join(parts))
 
 
@@ -95,20 +117,21 @@ def seeds(results: Results) -> Figure | None:
 
 
 def explain_seeds(results: Results) -> str:
-    """Spread over seeds against the mean matched gain."""
+    """Spread over seeds beside the mean matched gain, and on which bases it was measured."""
     rows = {r["matched"]: r for r in results["seeds"].filter(pl.col("scope") == "all").iter_rows(named=True)}
     row = rows[None]
     ends = text.interval(row["ci_low"], row["ci_high"], lambda v: text.number(100 * v, 1))
+    measured = set(results["seeds"].filter(pl.col("scope") == "cell")["base"])
+    bases = [base for base in results.bases if base in measured]
+    where = f"on {text.count(len(bases), 'base')} of {len(results.bases)}"
+    if len(bases) == 1 < len(results.bases):
+        where = f"measured on one base alone, {bases[0]}, of {len(results.bases)}"
     said = (
-        f"another training seed moves a gain by {text.number(100 * row['sd'], 1)} points {ends} (standard deviation, "
-        f"n = {text.count(row['n_cells'], 'cell')} from {text.count(row['n_runs'], 'run')})"
+        f"{where}, another training seed moves a gain by {text.number(100 * row['sd'], 1)} points {ends} (standard "
+        f"deviation, n = {text.count(row['n_cells'], 'cell')} from {text.count(row['n_runs'], 'run')})"
     )
     matched = results.effect("matched")
     if matched is None:
         return text.sentence(said)
     gain = f"{text.points(matched['gain'])} points {text.interval(matched['ci_low'], matched['ci_high'], text.points)}"
-    if row["sd"] > 0:
-        return text.sentence(
-            f"{said}; the mean matched gain is {gain}, {abs(matched['gain']) / row['sd']:.1f} times that"
-        )
     return text.sentence(f"{said}; the mean matched gain is {gain}")

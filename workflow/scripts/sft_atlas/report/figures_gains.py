@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
 from sft_atlas.analysis.audit import without_suspects
-from sft_atlas.analysis.cells import MEASURE
+from sft_atlas.analysis.cells import MEASURE, row_codes
 from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
 
@@ -120,14 +120,14 @@ def _colour_bar(drawing: Figure, axes: list[Axes], limit: float) -> None:
 def explain_gains(results: Results) -> str:
     """Largest mean gain, how many means are clear, and what matching data does."""
     rows = results.shown("mean").sort("gain", descending=True)
-    clear = [row for row in rows.iter_rows(named=True) if not text.spans_zero(row)]
+    clear = [row for row in rows.iter_rows(named=True) if text.is_clear(row)]
     top = rows.row(0, named=True)
     label = results.labels[top["benchmark"], top["shots"], top["metric"]]
     parts = [
         f"The largest mean gain is that of {top['dataset']} on {label}: {_estimate(top)}, "
         f"n = {text.count(top['n_bases'], 'base')}{_format_failures(results, top)}",
-        f"of {text.count(rows.height, 'mean')}, {sum(r['gain'] > 0 for r in clear)} are clearly above zero and "
-        f"{sum(r['gain'] < 0 for r in clear)} clearly below",
+        f"clearly above zero (q below {text.CLEAR_Q} over all of them) are {sum(r['gain'] > 0 for r in clear)} of "
+        f"{text.count(rows.height, 'mean')}, clearly below {sum(r['gain'] < 0 for r in clear)}",
     ]
     return text.sentence("; ".join(parts))
 
@@ -154,8 +154,9 @@ def explain_matched(results: Results) -> str:
     return text.sentence(
         f"{verdict}: where the data trains what is tested, the gain is {_estimate(matched)} "
         f"(n = {text.count(matched['n_cells'], 'cell')}), elsewhere {_estimate(unmatched)} "
-        f"(n = {text.count(unmatched['n_cells'], 'cell')}); the difference is {_estimate(difference)}, "
-        f"over {text.count(difference['n_runs'], 'run')}"
+        f"(n = {text.count(unmatched['n_cells'], 'cell')}); on the same base and benchmark the difference is "
+        f"{_estimate(difference)}, over {text.count(difference['n_bases'], 'base')} and "
+        f"{text.count(difference['n_datasets'], 'dataset')}"
     )
 
 
@@ -166,7 +167,8 @@ def explain_bases(results: Results) -> str:
     if cells.is_empty():
         return text.sentence("one base model only, so nothing can be said about agreement")
     same = cells["gain"].sign() == cells["gain_mean"].sign()
-    agreement = results.bootstrap.mean(same, cells["dataset"])
+    factors = [row_codes(cells, [name]) for name in ("base", "dataset")]
+    agreement = results.intervals.mean(same.cast(pl.Float64).to_numpy(), *factors)
     ends = [None if np.isnan(end) else min(1.0, max(0.0, end)) for end in (agreement.low, agreement.high)]
     bases = text.count(int(means["n_bases"].to_numpy().max()), "base")
     return text.sentence(

@@ -7,6 +7,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sft_atlas.analysis.cells import row_codes
 from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
 
@@ -62,7 +63,7 @@ def explain_profile(results: Results) -> str:
 
 
 def _thirds(results: Results, change: str) -> list[str]:
-    """For each method the last third's change over the first third's, with an interval over datasets."""
+    """For each method the last third's change over the first third's, with an interval over bases and datasets."""
     key = ["base", "dataset", "method"]
     thirds = (
         _profiles(results, change)
@@ -76,7 +77,8 @@ def _thirds(results: Results, change: str) -> list[str]:
     )
     parts = []
     for (method,), part in thirds.group_by("method", maintain_order=True):
-        ratio = results.bootstrap.mean((part["last"] / part["first"]).log(), part["dataset"])
+        factors = [row_codes(part, [name]) for name in ("base", "dataset")]
+        ratio = results.intervals.mean((part["last"] / part["first"]).log().to_numpy(), *factors)
         ends = [None if np.isnan(end) else float(np.exp(end)) for end in (ratio.low, ratio.high)]
         said = f"{float(np.exp(ratio.estimate)):.2f} times the first third's {text.interval(*ends)}"
         if ends[0] is None or ends[1] is None or ends[0] <= 1 <= ends[1]:

@@ -182,6 +182,8 @@ def page_tables(results: Results) -> list[HtmlTable]:
                 "mean_tokens": ("mean tokens", _one),
                 "mean_completion_tokens": ("in completion", _one),
                 "truncated": ("cut rows", _plain),
+                "left_out_by_reason": ("left out before the draw and after, by reason", _plain),
+                "shortened_by_reason": ("used without", _plain),
             },
         ),
         _table(

@@ -145,13 +145,17 @@ def agreement(results: Results) -> Spec | None:
 def pca(results: Results) -> Spec | None:
     """Cumulative share of variance by component."""
     rows = results["pca"].filter(pl.col("cumulative").is_not_null())
-    rows = rows.select("scope", "component", "share", "cumulative", "ci_low", "ci_high")
+    rows = rows.select("layout", "scope", "component", "share", "cumulative", "ci_low", "ci_high", "chance")
     return _figure(
         "lines",
         rows,
         **{"x": "component", "y": "cumulative", "low": "ci_low", "high": "ci_high", "series": ["scope"]},
         **{"colour": "scope", "x_title": "components", "y_title": "share of variance", "format_x": "count"},
-        hover=[["component", "components", "count"], ["cumulative", "share"], ["ci_low", "from"], ["ci_high", "to"]],
+        choices=[{"name": "layout", "label": "benchmarks", "start": "all, scaled"}],
+        hover=[
+            *(["component", "components", "count"], ["cumulative", "share"], ["ci_low", "from"], ["ci_high", "to"]),
+            ["chance", "share of shuffled columns"],
+        ],
     )
 
 

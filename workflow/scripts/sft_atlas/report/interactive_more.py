@@ -113,32 +113,26 @@ def recommend(results: Results) -> Spec | None:
     )
 
 
-def methods(results: Results) -> Spec | None:
-    """Paired differences between methods, sizes and schedules."""
-    rows = (
-        results["methods"]
-        .filter(pl.col("matched").is_null())
-        .with_columns(
-            pl.format("{}: {} minus {}", "comparison", "second", "first").alias("pair"),
-            pl.col("base").fill_null("all bases"),
-        )
+def contrasts(results: Results) -> Spec | None:
+    """Paired differences of score between methods, sizes and schedules: together, by base, by benchmark."""
+    table = labelled(results, results["contrasts"]).with_columns(
+        pl.format("{}: {} minus {}", "factor", "second", "first").alias("pair"),
+        pl.when("matched")
+        .then(pl.lit("all bases, matched cells"))
+        .when(~pl.col("matched"))
+        .then(pl.lit("all bases, other cells"))
+        .otherwise(pl.coalesce("base", "measure", pl.lit("all bases")))
+        .alias("of"),
     )
     return _figure(
         "dots",
-        rows.select(
-            "pair",
-            pl.col("base").alias("of"),
-            "difference",
-            "ci_low",
-            "ci_high",
-            "first_gain",
-            "second_gain",
-            "n_pairs",
+        table.select(
+            *("pair", "family", "of", "difference", "ci_low", "ci_high", "q", "first_score", "second_score", "n_pairs")
         ),
         **{"label": ["of"], "x": "difference", "low": "ci_low", "high": "ci_high", "format_x": "points"},
-        x_title="difference of gain (points)",
-        choices=[{"name": "pair", "label": "comparison"}],
-        hover=[["difference", "difference", "points"], *ENDS, ["n_pairs", "pairs", "count"]],
+        x_title="difference of score (points)",
+        choices=[{"name": "pair", "label": "comparison"}, {"name": "family", "label": "over", "start": "all together"}],
+        hover=[["difference", "difference", "points"], *ENDS, ["q", "q"], ["n_pairs", "pairs", "count"]],
     )
 
 

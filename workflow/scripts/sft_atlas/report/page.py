@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ FINDINGS = (
     "prediction",
     "layer_correlations",
     "map",
-    "methods",
+    "contrasts",
     "epochs",
     "seeds",
 )
@@ -95,6 +96,7 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
         schemas=schemas.TABLES,
         versions={name: _version(value) for name, value in sorted(versions.items())},
         mixed=sorted(name for name, value in versions.items() if isinstance(value, list) and len(value) > 1),
+        coverage=coverage(),
         options=results.options,
         percent=f"{100 * results.options.confidence:g}",
         clear_q=text.CLEAR_Q,
@@ -109,7 +111,24 @@ def _claim(row: dict[str, Any]) -> dict[str, Any]:
         for suffix in ("", "_all")
         if row[f"number{suffix}"] is not None
     }
-    return row | {"said": "", "said_all": ""} | numbers
+    too_few = (row["decides"] or "").startswith("too few")
+    return row | {"said": "", "said_all": "", "too_few": too_few} | numbers
+
+
+def coverage() -> dict[str, Any]:
+    """What benchmarks/coverage.py measured: its columns (size and mix), and a row of shares per table and scope."""
+    path = files("sft_atlas.analysis").joinpath("coverage.csv")
+    frame = pl.read_csv(path.read_bytes())
+    columns = sorted(set(frame.select("size", "mix").iter_rows()))
+    share = {(r["table"], r["scope"], r["size"], r["mix"]): r["share"] for r in frame.iter_rows(named=True)}
+    rows = dict.fromkeys(frame.select("table", "scope").iter_rows())
+    return {
+        "columns": [f"{size}: {mix}" for size, mix in columns],
+        "rows": [(" ".join(filter(None, row)), [share.get((*row, *column)) for column in columns]) for row in rows],
+        "draws": {
+            size: int(part["draws"].min()) for (size,), part in frame.sort("size").group_by("size", maintain_order=True)
+        },
+    }
 
 
 def _version(value: Any) -> str:
@@ -154,9 +173,9 @@ def _counts(results: Results) -> list[tuple[str, str]]:
 def findings(results: Results, questions: dict[str, list[figures.Drawn]]) -> list[str]:
     """The study in plain words: a sentence per question, as the tables have it."""
     said = {drawn.name: drawn.sentence for part in questions.values() for drawn in part if drawn.shown}
-    found = [words.claims(results)] if results["claims"].height and results["scores"].height else []
-    found += [words.audit(results)] if results["audit"].height else []
+    found = [words.audit(results)] if results["audit"].height else []
     if "gains_mean" in said:
         found += [explain_matched(results), explain_gains(results)]
     found += [said[name] for name in FINDINGS if name in said]
+    found += [words.claims(results)] if words.decides_claims(results) else []
     return [sentence for sentence in found if sentence] or ["There are no scores yet, so there is nothing to report."]

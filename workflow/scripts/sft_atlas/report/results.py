@@ -11,7 +11,7 @@ import polars as pl
 from sft_atlas.analysis import tables
 from sft_atlas.analysis.audit import without_suspects
 from sft_atlas.analysis.cells import MEASURE, final_gains, over_seeds, whole_benchmarks
-from sft_atlas.analysis.statistics import Bootstrap
+from sft_atlas.analysis.intervals import Jackknife
 from sft_atlas.study.analyses import AnalysisOptions
 
 Measure = tuple[str, int, str]
@@ -40,7 +40,7 @@ class Results:
         self.frames = {name: tables.read(folder, name) for name in tables.TABLES}
         self.study = study
         self.options = AnalysisOptions(**study.get("analyses") or {})
-        self.bootstrap = Bootstrap(self.options.bootstrap_draws, self.options.seed, self.options.confidence)
+        self.intervals = Jackknife(self.options.confidence)
 
     def __getitem__(self, name: str) -> pl.DataFrame:
         """Table `name`."""

@@ -71,14 +71,26 @@ def correlation(row: Mapping[str, Any]) -> str:
     )
 
 
+NEARLY = 0.05
+"""An end of a correlation's interval so near zero decides nothing: the relation is borderline."""
+
+
+def is_borderline(row: Mapping[str, Any]) -> bool:
+    """Whether a correlation is on the border of clear: interval and q disagree, or an end lies near zero."""
+    if row["ci_low"] is None or row["ci_high"] is None or is_clear(row):
+        return False
+    nearest = row["ci_high"] if row["coefficient"] < 0 else row["ci_low"]
+    return not spans_zero(row) or (row["q"] is not None and row["q"] < CLEAR_Q) or abs(nearest) < NEARLY
+
+
 def relation(row: Mapping[str, Any], what: str) -> str:
-    """What a correlation says, in words: it rises, falls, is a hint only, or is not clear."""
+    """What a correlation says, in words: it rises, falls, is borderline, or is not clear."""
     direction = "rises" if row["coefficient"] > 0 else "falls"
     if is_clear(row):
         return f"gain {direction} with {what}"
-    if spans_zero(row):
-        return f"no clear relation of gain with {what}"
-    return f"a hint, no more, that gain {direction} with {what}"
+    if is_borderline(row):
+        return f"borderline, no more than a hint that gain {direction} with {what}"
+    return f"no clear relation of gain with {what}"
 
 
 def count(number_of: int, noun: str) -> str:

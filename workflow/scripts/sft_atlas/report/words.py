@@ -3,12 +3,17 @@
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from sft_atlas.analysis.interactions import LAYOUTS
+from sft_atlas.analysis.prediction import hits
 from sft_atlas.report import text
 from sft_atlas.report.results import Results
 
-VERDICTS = ("confirmed", "weak", "not", "undecided")
+VERDICTS = ("confirmed", "contradicted", "open")
+FEW = 3
+"""With fewer bases or datasets no claim can be decided."""
 
 
 def _estimate(row: dict[str, Any], name: str = "coefficient", form: Any = text.number) -> str:
@@ -75,14 +80,15 @@ def agreement(results: Results) -> str:
 def pca(results: Results) -> str:
     """How many components it takes."""
     frame = results["pca"].filter(pl.col("cumulative").is_not_null()).sort("scope", "component")
+    layout = next((name for name in LAYOUTS if name in set(frame["layout"])), None)
     parts = []
-    for (scope,), part in frame.group_by("scope", maintain_order=True):
+    for (scope,), part in frame.filter(layout=layout).group_by("scope", maintain_order=True):
         needed = part.filter(pl.col("cumulative") >= 0.9)["component"].min()
         five = part.filter(pl.col("component") == min(5, part.height)).row(0, named=True)
         parts.append(
-            f"with {scope} as columns (n = {five['n_columns']} columns, {five['n_rows']} rows) the first "
-            f"{five['component']} components "
-            f"carry {_estimate(five, 'cumulative')} of the variance and 0.90 takes {needed}"
+            f"with {scope} as columns (n = {five['n_columns']} columns, {five['n_rows']} rows; {layout}) the first "
+            f"{five['component']} components carry {_estimate(five, 'cumulative')} of the variance, shuffled columns "
+            f"{text.number(five['chance'])}, and 0.90 takes {needed}"
         )
     return text.sentence("; ".join(parts))
 
@@ -147,33 +153,36 @@ def prediction(results: Results) -> str:
 
 def recommend(results: Results) -> str:
     """How often the recommended dataset would have been right."""
-    known = results["recommend"].filter(pl.col("observed").is_not_null())
-    key = ["base", "benchmark", "shots", "metric"]
-    best = known.with_columns(true=pl.col("observed") == pl.col("observed").max().over(key), n=pl.len().over(key))
-    first = best.filter(pl.col("rank") == 1)
+    cases = hits(results["recommend"])
     new = results["recommend"].filter(pl.col("observed").is_null())["base"].n_unique()
-    if first.is_empty():
+    if cases.is_empty():
         return text.sentence(
             f"recommendations for {text.count(new, 'base')} that were never tuned; n = 0 known cases to check them"
         )
-    share, chance = float(first["true"].mean()), float((1 / first["n"]).mean())
-    sure = float(first["best"].mean())
+    share, chance, claimed = (float(np.mean(cases[name].to_numpy())) for name in ("hit", "chance", "claimed"))
+    tied = int(cases["tied"].sum())
+    said = f"; in {tied} of these several datasets tie for best, which is no hit" if tied else ""
     return text.sentence(
-        f"the dataset ranked first was the best one in {share:.0%} of n = {text.count(first.height, 'case')} (a "
-        "base left out, one "
-        f"benchmark), where chance gives {chance:.0%} and the model itself claims {sure:.0%}"
+        f"the dataset ranked first was the best one in {share:.0%} of n = {text.count(cases.height, 'case')} (a base "
+        f"left out, one benchmark), where chance gives {chance:.0%}, the model itself claims {claimed:.0%}{said}"
     )
 
 
 def layer_peaks(results: Results) -> str:
     """Position of the peak."""
-    rows = results["layer_peaks"].filter(pl.col("target") == "mean_gain", module="all")
-    parts = [
-        f"under {row['method']} the correlation of {row['change']} change peaks at depth {_estimate(row, 'depth')} "
-        f"(ρ = {text.number(row['coefficient'])} there, "
-        f"n = {text.count(row['n_runs'], 'run')})"
-        for row in rows.sort("change", "method", descending=[True, False]).iter_rows(named=True)
-    ]
+    rows = results["layer_peaks"].filter(pl.col("target") == "mean_gain", module="all", change="relative")
+    there = results["layer_correlations"].filter(
+        scope="within_base", target="mean_gain", module="all", change="relative"
+    )
+    known = {(row["method"], row["depth"]): row for row in there.iter_rows(named=True)}
+    parts = []
+    for row in rows.sort("method").iter_rows(named=True):
+        clear = text.is_clear(known[row["method"], row["depth"]]) if (row["method"], row["depth"]) in known else False
+        parts.append(
+            f"under {row['method']} the correlation of change with gain is greatest at depth {_estimate(row, 'depth')} "
+            f"(ρ = {text.number(row['coefficient'])} there, {'clear' if clear else 'not clear, so its place is open'}; "
+            f"n = {text.count(row['n_runs'], 'run')})"
+        )
     return text.sentence("; ".join(parts) or "no peak could be placed (n = 0 runs)")
 
 
@@ -260,14 +269,23 @@ def claims(results: Results) -> str:
     frame = results["claims"]
     counts = Counter(frame["verdict"].to_list())
     changed = int(frame["changed"].sum())
-    words = {
-        "confirmed": "confirmed",
-        "weak": "weak",
-        "not": "not confirmed",
-        "undecided": "undecided for lack of inputs",
-    }
-    listed = ", ".join(f"{counts[verdict]} {words[verdict]}" for verdict in VERDICTS if counts[verdict])
+    listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    few = ""
+    if not decides_claims(results):
+        few = f" (too few: {text.count(len(results.bases), 'base')} and {text.count(_datasets(results), 'dataset')})"
     return text.sentence(
-        f"of {text.count(frame.height, 'claim')} of the published study, {listed}; the suspect cells change "
+        f"of {text.count(frame.height, 'claim')} of the published study, {listed}{few}; the suspect cells change "
         f"{text.count(changed, 'verdict')}"
     )
+
+
+def decides_claims(results: Results) -> bool:
+    """Whether a study is large enough to say anything about the published study's claims."""
+    few = min(len(results.bases), _datasets(results)) < FEW
+    return results["claims"].height > 0 and results["scores"].height > 0 and not few
+
+
+def _datasets(results: Results) -> int:
+    """Datasets that were trained on, mixtures not counted."""
+    tuned = results["scores"].filter(pl.col("dataset") != pl.col("sample"))
+    return max(tuned["dataset"].n_unique(), results["free"]["dataset"].n_unique())

@@ -1,5 +1,6 @@
 """Counts of jobs by stage: while they run, a line per stage when something has changed; before, why they would run."""
 
+import re
 import sys
 import time
 from collections import Counter
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import TextIO
 
 SECONDS_BETWEEN = 10.0
+# as job.py ends, or an exception does; a progress bar may be drawn again after it
+ERROR = re.compile(r"error: |[\w.]*(Error|Exception)\b")
+BAR = re.compile(r"\d+%\||\d+it \[|\d+(\.\d+)?(s/it|it/s)")
+LINES_AT_THE_END = 20
 
 # How Snakemake's reasons begin, and what a table says instead.
 REASONS = {
@@ -21,6 +26,19 @@ REASONS = {
     "Code": "command changed",
     "Software": "environment changed",
 }
+
+
+def last_words(log: Path) -> str:
+    """The line of a log that says why its job ended: its last error, else the last that is no progress bar; or ''."""
+    try:
+        lines = [
+            line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
+    except OSError:
+        return ""
+    errors = [line for line in lines[-LINES_AT_THE_END:] if ERROR.match(line)]
+    others = [line for line in lines if not BAR.search(line)]
+    return next(reversed(errors), None) or next(reversed(others), "")
 
 
 class Outlook:
@@ -84,8 +102,7 @@ class Progress:
             self.running[stage] -= 1
             self.lost[stage] += 1
             for log in logs:
-                lines = Path(log).read_text(errors="replace").strip().splitlines() if Path(log).exists() else []
-                self._print([f"FAILED {stage}: {lines[-1] if lines else 'nothing in its log'}", f"       see {log}"])
+                self._print([f"FAILED {stage}: {last_words(Path(log)) or 'nothing in its log'}", f"       see {log}"])
             self._show(stage, ended=True)
 
     def line(self, stage: str) -> str:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from sft_atlas.errors import StudyError
 from sft_atlas.files import read_json
-from sft_atlas.nodes import Benchmark
+from sft_atlas.nodes import Benchmark, Sample
 from sft_atlas.stage import stages
 from sft_atlas.study.matrix import Matrix
 from sft_atlas.study.model import Study
-from sft_atlas.study.plan import Plan
+from sft_atlas.study.plan import Plan, Spec
 
 
 def build_plan(study: Study, matrix: Matrix, name: str, results: Path | None = None) -> Plan:
@@ -26,14 +26,28 @@ def build_plan(study: Study, matrix: Matrix, name: str, results: Path | None = N
 
 
 def check_examples(plan: Plan, results: Path) -> None:
-    """Refuse more worked examples than a benchmark has that is prepared already, before anything is trained.
+    """Refuse what a benchmark or sample that is prepared already does not have, before anything is trained.
+
+    More worked examples, another number of items, more rows than there are (with `shortfall: error`).
 
     Raises:
-        StudyError: names the benchmark and how many there are.
+        StudyError: names the benchmark or sample and how many there are.
     """
+    for (stage, key), spec in plan.specs.items():
+        if stage == "sample" and isinstance(key, Sample):
+            _check_rows(plan.name, key.sample, spec, results)
     for name, declared in plan.study.benchmarks.items():
-        spec, asked = plan.get("benchmark", Benchmark(name)), max(declared.shots)
-        if spec and asked and (results / spec.output).is_file():
+        spec, asked = plan.job("benchmark", Benchmark(name)), max(declared.shots)
+        if not (results / spec.output).is_file():
+            continue
+        expected = declared.expected_items
+        if expected and (found := read_json(results / spec.output).get("in_source", expected)) != expected:
+            raise StudyError(
+                f"{plan.name}: benchmarks.{name}.expected_items: found {expected}, but the benchmark's source holds "
+                f"{found} items; correct `files`, the revision, or the number"
+            )
+        # what was prepared counts each item's examples without itself
+        if asked and declared.own_example == "exclude":
             # manifests of earlier versions do not say
             found = read_json(results / spec.output).get("worked_examples", asked)
             if asked > found:
@@ -41,3 +55,15 @@ def check_examples(plan: Plan, results: Path) -> None:
                     f"{plan.name}: benchmarks.{name}.shots: found {asked}, but the benchmark has {found} worked "
                     "examples that fit every item; lower it, or add examples to `shots_path` or `shots_hub`"
                 )
+
+
+def _check_rows(study: str, sample: str, spec: Spec, results: Path) -> None:
+    manifest, asked = results / spec.output, spec.labels.get("asked")
+    if asked is None or spec.labels["shortfall"] != "error" or not manifest.is_file():
+        return
+    for dataset, facts in read_json(manifest)["sources"].items():
+        if facts["available"] < asked:
+            raise StudyError(
+                f"{study}: samples.{sample}: {asked} rows of {dataset} are asked for, {facts['available']} are there "
+                "after cleaning; lower `size`, or set `shortfall: take_all`"
+            )

@@ -1,10 +1,18 @@
 """The model of config.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from sft_atlas.fields import Folder
+from sft_atlas.fields import Folder, matching
+
+# both are shell text in the end
+Image = Annotated[
+    str, matching(r"([a-z]+://)?[\w./:@+~-]*", "a .sif file or the address of an image, without spaces or quotes")
+]
+# `--config only=` is nothing, which Snakemake reads as null
+Only = Annotated[str, BeforeValidator(lambda value: "" if value is None else value, json_schema_input_type=str)]
+NodeFolder = Annotated[str, matching(r"[/$][^\n]*", "an absolute path; it may begin with a variable, as $TMPDIR does")]
 
 
 class Config(BaseModel):
@@ -35,10 +43,10 @@ class Config(BaseModel):
     gpu_memory_gb: float = Field(
         default=141, gt=0, le=10_000, description="Memory of one GPU; a run that needs more gets several."
     )
-    container: str = Field(
+    container: Image = Field(
         default="", description="Image for `--sdm apptainer`: a .sif file, or docker://…; see envs/sft-atlas.def."
     )
-    scratch: str | None = Field(
+    scratch: NodeFolder | None = Field(
         default=None,
         description="A compute node's own disk for temporary files and caches: an absolute path, whose variables are "
         "the node's.",
@@ -56,7 +64,7 @@ class Config(BaseModel):
     max_files: int | None = Field(
         default=None, ge=1, description="Refuse to start a run that leaves more files than this below `results`."
     )
-    only: str = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")
+    only: Only = Field(default="", description="Narrows a run: `base=a,block=b` (patterns allowed).")
     share_imports: bool = Field(
         default=True, description="Local runs: jobs are forked from one process that has imported the libraries."
     )

@@ -6,6 +6,7 @@ other field entered later: it is absent while it has its default, which therefor
 was such a field. So an option that is added to a declaration moves no identity, and one that is used moves its own.
 """
 
+import re
 from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Any
@@ -32,6 +33,11 @@ def _value(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _value(inner) for key, inner in value.items()}
     return [_value(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a whole commit. A short one may become ambiguous, and may be the name of a branch."""
+    return re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def spec_hash(stage: str, version: int, identity: dict[str, Any]) -> str:

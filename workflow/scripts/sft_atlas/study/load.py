@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,32 +18,55 @@ from sft_atlas.study.model import NAME, Study
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 100
+MERGE = "tag:yaml.org,2002:merge"
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core scalars: `1e-4` is a number, `no` and dates are text, keys are text, none may stand twice."""
+    """YAML 1.2's core scalars: `1e-4` is a number, `no` and dates are text, keys are text, none may stand twice.
+
+    Aliases (`*name`) and merge keys (`<<`) are understood, as long as the file is no larger with each alias written out
+    than a file may be without any.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._sizes: dict[int, int] = {}
+        self._expanded = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases, which can blow a small file up beyond memory, and tags, which a study has no use for."""
+        """Refuse tags, which a study has no use for, and aliases that blow a small file up beyond memory."""
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise _problem("aliases (*name) are not supported", event)
         if getattr(event, "tag", None):
             raise _problem(f"tags ({event.tag}) are not supported", event)
-        return super().compose_node(parent, index)
+        before = self._expanded
+        node = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self._sizes:
+                raise _problem(f"alias *{event.anchor} stands inside what it stands for", event)
+            self._expanded += self._sizes[id(node)]
+        else:
+            self._expanded += 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+            self._sizes[id(node)] = self._expanded - before
+        if self._expanded > MAX_BYTES:
+            raise _problem(f"with its aliases (*name) written out, a study has more than {MAX_BYTES} characters", event)
+        return node
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that stands twice; plain YAML would silently keep the last one."""
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Refuse a key that stands twice, of which plain YAML would silently keep the last; all keys are text."""
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise _problem("a key must be plain text", key_node)
-            if key_node.value in seen:
-                raise _problem(f"key '{key_node.value}' stands twice", key_node)
-            seen.add(key_node.value)
-            key_node.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
+        for number, (key, value) in enumerate(node.value):
+            if not isinstance(key, yaml.ScalarNode):
+                raise _problem("a key must be plain text", key)
+            if key.value in seen:
+                raise _problem(f"key '{key.value}' stands twice", key)
+            seen.add(key.value)
+            if key.tag != MERGE:
+                # another node: by an alias this one may be a value elsewhere
+                text = yaml.ScalarNode("tag:yaml.org,2002:str", key.value, key.start_mark, key.end_mark)
+                node.value[number] = (text, value)
+        return node
 
 
 def _problem(text: str, place: Any) -> yaml.MarkedYAMLError:
@@ -62,6 +86,7 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("merge", r"<<", "<"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
@@ -84,8 +109,21 @@ def read_yaml(path: Path) -> Any:
             raise
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"{path}: cannot be read ({reason}); give the path of a YAML file") from None
+    return _parsed(text, path, yaml.load)
+
+
+def compose_yaml(text: str, path: Path) -> Any:
+    """The nodes of a YAML text, with their places in it.
+
+    Raises:
+        StudyError: it is not YAML; names the file and the line.
+    """
+    return _parsed(text, path, yaml.compose)
+
+
+def _parsed(text: str, path: Path, read: Callable[..., Any]) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return read(text, Loader=_Loader)
     except RecursionError:
         raise StudyError(f"{path}: nested too deeply to be a study") from None
     except yaml.MarkedYAMLError as error:
@@ -120,7 +158,7 @@ def load_study(path: Path) -> Study:
     study = validate(Study, _without_grids(_declared(path, ()), path), path)
     problems = [
         f"{section}: {_shown(name)} is no valid name; use letters, digits and . _ - + (at most 64)"
-        for section in ("bases", "datasets", "recipes", "blocks", "benchmarks")
+        for section in ("bases", "datasets", "recipes", "blocks", "subsets", "benchmarks")
         for name in getattr(study, section)
         if not NAME.fullmatch(name)
     ]
@@ -280,25 +318,35 @@ def _is_validator_step(part: Any) -> bool:
     )
 
 
-def _fields_at(model: type[BaseModel], location: list[str | int]) -> list[str]:
+def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     """The keys that a declaration knows at a place of the study, found by walking the models' annotations."""
-    current: Any = model
+    kinds: list[Any] = [model]
     for part in location:
-        fields = getattr(current, "model_fields", None)
-        annotation = fields[part].annotation if fields and part in fields else current
-        current = _model_in(annotation)
-        if current is None:
-            return []
-    return list(current.model_fields)
+        kinds = [inner for kind in kinds for inner in _inside(kind, part)]
+    return list(dict.fromkeys(name for kind in kinds if _is_model(kind) for name in kind.model_fields))
 
 
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if found := _model_in(argument):
-            return found
-    return None
+def _inside(kind: Any, part: str | int) -> list[Any]:
+    """The types that a key of a model, an entry of a mapping or an item of a list may have."""
+    if _is_model(kind):
+        return _alternatives(kind.model_fields[part].annotation) if part in kind.model_fields else []
+    arguments = get_args(kind)
+    position = {dict: 1, list: 0}.get(get_origin(kind))
+    return [] if position is None else _alternatives(arguments[position])
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types of a union, or the only one, without what `Annotated` adds to them."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [kind for argument in get_args(annotation) for kind in _alternatives(argument)]
+    return [annotation]
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _shown(value: Any) -> str:

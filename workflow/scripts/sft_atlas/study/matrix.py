@@ -1,16 +1,15 @@
 """From a study's declaration to its cells: samples by name, then base × sample × recipe × seed × epoch."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from sft_atlas.errors import StudyError
 from sft_atlas.nodes import RunKey
-from sft_atlas.study.load import unknown
+from sft_atlas.study.checks import check_study
 from sft_atlas.study.model import DATASET_PLACEHOLDER, NAME, Block, Cells, Match, Sample, Study
+from sft_atlas.study.patterns import select
 
 MAX_CELLS = 1_000_000
 
@@ -100,23 +99,9 @@ def expand(study: Study, path: Path) -> Matrix:
         if len(absent) == len(everything):
             raise StudyError(f"{where}: no cell is left; every one is excepted")
         subsets[name] = set(everything) - absent
-    return Matrix(samples, dict(sorted(runs.items())), missing, subsets)
-
-
-def select(patterns: Sequence[str], names: Iterable[str], kind: str, where: str) -> list[str]:
-    """The names that the patterns mean, in their own order, each once.
-
-    Raises:
-        StudyError: a pattern that means nothing, or two that are the same.
-    """
-    known = list(names)
-    if len(set(patterns)) < len(patterns):
-        twice = next(pattern for pattern in patterns if patterns.count(pattern) > 1)
-        raise StudyError(f"{where}: {twice!r} stands twice")
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            raise StudyError(f"{where}: {unknown(kind, pattern, known)}")
-    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    matrix = Matrix(samples, dict(sorted(runs.items())), missing, subsets)
+    check_study(study, matrix, path)
+    return matrix
 
 
 def _refuse_twins(study: Study, path: Path) -> None:
@@ -162,7 +147,7 @@ def _expand_samples(study: Study, path: Path) -> dict[str, ExpandedSample]:
             )
         if sample.name in expanded:
             raise StudyError(f"{where}: makes a second sample named {sample.name!r}")
-        content = (sample.declared.size, sample.declared.seed, sample.declared.shortfall, sample.datasets, sample.parts)
+        content = (sample.declared.size, sample.declared.seed, sample.datasets, sample.parts)
         if content in seen:
             raise StudyError(f"{where}: {sample.name!r} declares the same as samples.{seen[content]}; drop one")
         expanded[sample.name], seen[content] = sample, sample.name

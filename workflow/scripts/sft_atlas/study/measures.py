@@ -15,7 +15,11 @@ class Evaluation(Strict):
     HASHED = ("batch_size", "max_length", "precision")
 
     batch_size: int = Field(default=32, ge=1, description="Sequences in one forward pass; it moves last digits.")
-    max_length: int = Field(default=2048, ge=8, description="Tokens of context and continuation; longer is cut left.")
+    max_length: int = Field(
+        default=2048,
+        ge=8,
+        description="Tokens of context and continuation; longer is cut left, as is what a base has no positions for.",
+    )
     precision: Precision = Field(default="fp32", description="Weights of the model under evaluation.")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from sft_atlas.fields import (
+    MAX_CHARACTERS,
     DataFile,
     Epoch,
     Epochs,
@@ -39,7 +40,13 @@ class Hub(Strict):
 
     id: HubId = Field(description="Repository id, `owner/name`.")
     revision: Revision = Field(description="Commit, tag or branch; a commit is the only one that cannot move.")
-    files: list[str] = Field(default=[], description="File patterns to fetch (datasets; empty: every data file).")
+    files: list[str] = Field(
+        default=[],
+        description="File patterns to fetch (datasets; empty: every data file); `data.zip/a/*.csv` reads an archive.",
+    )
+    otherwise: "Hub | None" = Field(
+        default=None, description="A second source of the same rows, read where the first one cannot be had."
+    )
 
 
 class Template(Strict):
@@ -49,15 +56,27 @@ class Template(Strict):
 
     prompt: str = Field(
         default="###Question: {instruction}\n###Answer:",
-        description="What stands before the completion; `{instruction}` is replaced by the example's text.",
+        description="What stands before the completion; `{instruction}` is replaced by the example's text, `{input}`, "
+        "where there is one, by its input. Control tokens written here are text to a tokenizer, as everywhere.",
     )
-    input_separator: str = Field(default="\n", description="What joins an example's instruction and its input, if any.")
-    completion_prefix: str = Field(default=" ", description="What the completion begins with; EOS ends it.")
+    input_separator: str = Field(
+        default="\n",
+        description="What joins an example's instruction and its input, if any, where the prompt has no `{input}`.",
+    )
+    completion_prefix: str = Field(
+        default=" ",
+        description="What the completion begins with; EOS ends it. An indented completion, such as code, begins on a "
+        "line of its own, in place of spaces here.",
+    )
 
     @model_validator(mode="after")
     def _holds_the_instruction(self) -> "Template":
         if self.prompt.count("{instruction}") != 1:
             raise ValueError("prompt must hold `{instruction}` exactly once")
+        if (inputs := self.prompt.count("{input}")) > 1:
+            raise ValueError(f"prompt may hold `{{input}}` once, found it {inputs} times")
+        if inputs and "input_separator" in self.model_fields_set:
+            raise ValueError("`input_separator` is without use where the prompt holds `{input}`; drop one of the two")
         return self
 
 
@@ -74,12 +93,24 @@ class Base(Strict):
     parameters: float | None = Field(
         default=None, gt=0, le=1e13, description="Number of weights, for the price before the base is fetched."
     )
+    cast: Literal["bf16"] | None = Field(
+        default=None,
+        description="Cast the published weights to this type once, before anything is trained or measured; none: as "
+        "published. A base published in fp32 needs it where checkpoints are saved in bf16: else its change of weights "
+        "holds the rounding of its own weights, and those of other bases do not.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Base":
         exactly_one(self, "hub", "path", "micro")
         if self.hub and self.hub.files:
             raise ValueError("`files` of a hub source belong to datasets; of a model everything needed is fetched")
+        if self.hub and self.hub.otherwise:
+            raise ValueError("`otherwise` of a hub source belongs to datasets; two repositories hold two models")
+        if self.micro and self.cast:
+            raise ValueError(
+                "`cast` is for published weights; a `micro` base is made in fp32, and trained in its recipe's"
+            )
         return self
 
 
@@ -113,6 +144,12 @@ class Dataset(Strict):
     drop: dict[str, list[Scalar]] = Field(
         default={}, description="Drop rows whose column holds one of these values; `*` in a text stands for anything."
     )
+    max_characters: int = Field(
+        default=MAX_CHARACTERS,
+        ge=1,
+        le=10**8,
+        description="Longer rows (instruction, input and completion together) are dropped as `too_long`.",
+    )
     expected_tokens: int | None = Field(
         default=None, ge=1, le=10**6, description="Tokens in a row, for the price until samples are tokenised."
     )
@@ -130,6 +167,8 @@ class Dataset(Strict):
             raise ValueError(f"`columns` needs `format: columns`, found `format: {self.format}`")
         if self.micro and (self.columns or self.keep or self.drop or self.format != "prompt_completion"):
             raise ValueError("a `micro` dataset is generated: it takes no format, columns, keep or drop")
+        if self.micro and self.max_characters != MAX_CHARACTERS:
+            raise ValueError("a `micro` dataset is generated: it takes no max_characters")
         if self.turns == "single" and self.format not in ("messages", "conversations"):
             raise ValueError(f"`turns: single` needs the format of a dialogue, found `format: {self.format}`")
         return self
@@ -141,8 +180,8 @@ class Sample(Strict):
     A name that holds `{dataset}` declares one sample for each dataset (or, with `leave_out`, for each one left out).
     """
 
-    HASHED = ("size", "seed", "shortfall")
-    LABELS = ("datasets", "mix", "leave_out")
+    HASHED = ("size", "seed")
+    LABELS = ("datasets", "mix", "leave_out", "shortfall")
 
     datasets: Selector | None = Field(default=None, description="Datasets (names or patterns) to draw from.")
     size: int | None = Field(default=None, ge=1, le=10**9, description="Rows to draw of each dataset; none: all rows.")
@@ -150,7 +189,9 @@ class Sample(Strict):
     leave_out: Selector | None = Field(default=None, description="With `mix`: datasets left out, one sample for each.")
     seed: Seed = Field(default=0, description="Seed of the draw.")
     shortfall: Literal["error", "take_all"] = Field(
-        default="error", description="With fewer rows than `size` after filtering: stop, or take all there are."
+        default="error",
+        description="With fewer rows than `size` after filtering: stop, or take all there are. It decides about the "
+        "job, not about the sample: no part of its identity.",
     )
 
     @model_validator(mode="after")
@@ -345,11 +386,20 @@ class Benchmark(Strict):
         default=None, description="File the worked examples come from, in the same format."
     )
     shots_hub: Hub | None = Field(default=None, description="Hub files the worked examples come from instead.")
+    own_example: Literal["exclude", "keep"] = Field(
+        default="exclude",
+        description="An item that is among its own worked examples: the next example is taken; or it stays, as in some "
+        "published definitions, is flagged, and the score of the others stands beside the whole.",
+    )
     limit: int | None = Field(default=None, ge=1, description="Use the first so many items; none: all.")
     max_tokens: int = Field(default=32, ge=1, le=32768, description="Generation stops after this many tokens.")
     stop: list[Text] = Field(default=["\n"], description="Generation stops at any of these texts.")
     expected_items: int | None = Field(
-        default=None, ge=1, le=10**7, description="Number of items, for the price until the benchmark is prepared."
+        default=None,
+        ge=1,
+        le=10**7,
+        description="Number of items in the source, before `limit`: checked when the benchmark is prepared, and for "
+        "the price until then.",
     )
     expected_tokens: int | None = Field(
         default=None, ge=1, le=10**6, description="Tokens of a question without worked examples, for the price."
@@ -388,6 +438,11 @@ class Study(Strict):
         min_length=1,
         description="Training settings by name. A setting may list values if the name holds it: "
         '`"full-lr{learning_rate}": {learning_rate: [1e-6, 1e-5], …}` makes one recipe for each.',
+    )
+    allow_moving: bool = Field(
+        default=False,
+        description="Run although a hub revision is no commit (40 hex digits): the same study may then mean other data "
+        "tomorrow. `sft-atlas pin` writes the commits instead.",
     )
     seeds: Seeds = Field(default=[0], description="Seeds of every run, unless a block says others.")
     blocks: dict[str, Block] = Field(min_length=1, description="The matrix, as named products.")

@@ -19,8 +19,7 @@ from sft_atlas.study.grid import search_facts
 from sft_atlas.study.identity import identity_of, spec_file, spec_hash
 from sft_atlas.study.matrix import Matrix, Run
 from sft_atlas.study.model import Study
-
-FILTERS = ("base", "sample", "recipe", "seed", "block", "subset")
+from sft_atlas.study.only import patterns
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,10 @@ class Plan:
         """
         if not only:
             return self
-        wanted = _filters(only)
+        own = {
+            key: [str(getattr(run, key)) for run in self.matrix.runs] for key in ("base", "sample", "recipe", "seed")
+        }
+        wanted = patterns(only, own | {"block": self.study.blocks, "subset": self.matrix.subsets})
 
         def meant(run: Run, *unknown: str) -> bool:
             known: dict[str, list[str]] = {name: [value] for name, value in nodes.names(run.key).items()}
@@ -250,7 +252,10 @@ class Plan:
             cell: why for cell, why in self.matrix.missing.items() if meant(Run(cell[0], {cell[1]: []}), "block")
         }
         if not runs:
-            raise StudyError(f"config.yaml: only: {only!r} leaves no cell of the study")
+            raise StudyError(
+                f"config.yaml: only: {only!r} leaves no cell of the study: each part is in it, but not all in one "
+                "cell; drop one of them (`sft-atlas cells` lists what goes together)"
+            )
         matrix = replace(self.matrix, runs=runs, missing=missing)
         cells = self.matrix.checkpoints
         part = {"only": only, "cells": cells, "left_out": cells - matrix.checkpoints}
@@ -332,17 +337,6 @@ def leaves(value: Any) -> list[str]:
 
     walk(value)
     return list(found)
-
-
-def _filters(only: str) -> dict[str, list[str]]:
-    wanted: dict[str, list[str]] = {}
-    for part in only.split(","):
-        key, equals, pattern = part.strip().partition("=")
-        if key not in FILTERS or not equals or not pattern:
-            expected = f"expected KEY=PATTERN, KEY one of {', '.join(FILTERS)}"
-            raise StudyError(f"config.yaml: only: found {part!r}; {expected}")
-        wanted.setdefault(key, []).append(pattern)
-    return wanted
 
 
 def _matches(found: dict[str, str], patterns: dict[str, str]) -> bool:

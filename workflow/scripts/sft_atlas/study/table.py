@@ -177,6 +177,7 @@ def plan_study(path: Path, root: Path, results: Path | None = None) -> Plan:
     declared = read_yaml(path)
     if not isinstance(declared, dict) or "table" not in declared:
         return _plan_matrix(path, results)
+    _refuse_both(declared, path)
     table = validate(TableStudy, declared, path)
     _refuse_absent(table, path)
     matrix = None
@@ -209,6 +210,15 @@ def plan_study(path: Path, root: Path, results: Path | None = None) -> Plan:
 def _plan_matrix(path: Path, results: Path | None) -> Plan:
     study = load_study(path)
     return build_plan(study, expand(study, path), path.stem, results)
+
+
+def _refuse_both(declared: dict[str, Any], path: Path) -> None:
+    """Say in one line that a matrix and a table do not go together; key by key it would take one for each entry."""
+    if found := [key for key in ("datasets", "samples", "recipes", "blocks") if key in declared]:
+        raise StudyError(
+            f"{path}: table: a study has a matrix or a table of scores, and this one has {', '.join(found)} too; drop "
+            "`table`, or put it into a study of its own, whose `matrix:` may name this one"
+        )
 
 
 def _refuse_absent(table: TableStudy, path: Path) -> None:

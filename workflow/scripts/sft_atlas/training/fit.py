@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from sft_atlas.files import read_json
 from sft_atlas.models.device import load_model, prepare
+from sft_atlas.models.origin import name_of
 from sft_atlas.models.tokenizer import load_tokenizer
 from sft_atlas.runtime.settings import current
 from sft_atlas.runtime.stopping import StopRequest
@@ -90,9 +91,9 @@ def fit(
     ):
         trainer.add_callback(callback)
     if isinstance(trainer.model, PeftModel):
-        # its folder in the results holds the base's identity; the path that peft puts here differs from site to site
+        # the path that peft puts here differs from site to site
         adapter = trainer.model.peft_config["default"]
-        adapter.base_model_name_or_path, _, adapter.revision = request.base.parent.name.rpartition("-")
+        adapter.base_model_name_or_path, adapter.revision = name_of(request.base)
     if rank == 0:
         _announce(read_json(request.tokens), rows.height, recipe, splits, state)
     if state:

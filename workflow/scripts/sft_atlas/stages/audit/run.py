@@ -19,6 +19,7 @@ def run(spec: Spec, root: Path) -> None:
 def audit(folder: Path, out: Path, labels: dict[str, Any]) -> None:
     """Inspect the scores in `folder` and write tables `audit` and `suspects` to `out`."""
     scores, missing, imported = (tables.read(folder, name) for name in ("scores", "missing", "imported"))
-    found = inspect(scores, missing, imported, labels.get("benchmarks", {}))
+    own = tables.read(folder, "training").height > 0
+    found = inspect(scores, missing, imported, labels.get("benchmarks", {}), own)
     for name, frame in zip(tables.AUDIT, found, strict=True):
         tables.write(frame, out, name)

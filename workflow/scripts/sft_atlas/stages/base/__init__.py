@@ -14,6 +14,7 @@ def jobs(plan: Plan) -> Iterator[Job]:
     for name in plan.bases:
         declared = plan.study.bases[name]
         identity: dict[str, Any] = {"source": source_identity(f"bases.{name}", declared)}
+        identity |= {"cast": declared.cast} if declared.cast else {}
         inputs: dict[str, Any] = {}
         if declared.micro:
             tokenizer = plan.job("tokenizer", Tokenizer(declared.micro.vocab_size))
@@ -28,7 +29,8 @@ STAGE = Stage(
     scope="base",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
-    version=1,
+    priority=58,
+    version=2,
     after=("tokenizer",),
     target="bases",
     numeric=True,

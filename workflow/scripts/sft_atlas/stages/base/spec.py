@@ -1,5 +1,7 @@
 """What a base is made from."""
 
+from typing import Literal
+
 from sft_atlas.micro.config import MicroBase
 from sft_atlas.spec import JobSpec, Nothing, Part
 from sft_atlas.study.model import Hub, Template
@@ -14,12 +16,13 @@ class Source(Part):
 
 
 class Identity(Part):
-    """The source; of a micro base also what it is pre-trained with."""
+    """The source, and what its weights are cast to; of a micro base also what it is pre-trained with."""
 
     source: Source
     tokenizer: str | None = None
     template: Template | None = None
     threads: int = 1
+    cast: Literal["bf16"] | None = None
 
 
 class Inputs(Part):

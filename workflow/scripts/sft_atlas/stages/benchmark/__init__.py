@@ -24,8 +24,10 @@ def jobs(plan: Plan) -> Iterator[Job]:
         elif declared.shots_hub:
             identity["examples"] = {"hub": identity_of(declared.shots_hub)}
         sources = (*files_of(declared.path), *([declared.shots_path] if declared.shots_path else []))
-        # no part of what is prepared, but the job can tell whether there are as many worked examples
-        labels = {"shots": max(declared.shots)} if any(declared.shots) else {}
+        # no part of what is prepared, but the job can tell whether there are as many worked examples, and items
+        kept = declared.model_dump(include={"own_example"}, exclude_defaults=True)
+        labels: dict[str, Any] = {"shots": max(declared.shots)} | kept if any(declared.shots) else {}
+        labels |= {"expected_items": declared.expected_items} if declared.expected_items else {}
         yield Job(Benchmark(name), f"benchmarks/{name}", identity, sources=sources, labels=labels)
 
 
@@ -35,7 +37,8 @@ STAGE = Stage(
     scope="benchmark",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
-    version=1,
+    priority=60,
+    version=2,
     target="prepare",
     prepares=True,
     folders=("benchmarks",),

@@ -1,20 +1,23 @@
 """Stage *prepare* for benchmarks: whatever the layout of the source, items of one schema.
 
 An item is an instruction with either choices and the index of the right one (multiple choice), or the answers that
-count as right (generation); an item without either is generated for and not scored.
+count as right (generation); an item without either is generated for and not scored. Texts are treated as those of
+training rows are (data/text.py), so that a worked example is what a training row of the same text would be.
 """
 
+import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from sft_atlas.data.formats import text
-from sft_atlas.data.sources import Row, read_rows, source_files
+from sft_atlas.data.examples import fewest_examples
+from sft_atlas.data.formats import text, texts
+from sft_atlas.data.sources import Row, SourceFile, folders, read_rows, refuse_twice, source_files
+from sft_atlas.data.text import block
 from sft_atlas.errors import DataError
 from sft_atlas.files import write_record, write_table
 from sft_atlas.micro.config import MicroBenchmark
@@ -28,6 +31,7 @@ SCHEMA: dict[str, Any] = {
     "answers": pl.List(pl.String),
     "example": pl.String,
     "group": pl.String,
+    "details": pl.String,
 }
 LETTERS = "ABCDEFGHIJ"
 
@@ -37,6 +41,7 @@ class Item:
     """One question of a benchmark.
 
     `example` is the completion shown when it serves as a worked example for questions of the same `group` (subject).
+    `details` are what a prompt does not show and a judge or a test run needs: tests, wrong answers, later turns.
     """
 
     instruction: str
@@ -45,6 +50,7 @@ class Item:
     answers: list[str] | None = None
     example: str = ""
     group: str = ""
+    details: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,16 @@ class Layout:
     # the last match in a generation is the answer; none: the whole generation, stripped
     pattern: str | None = None
     compare: str = "equal"
+    # the subject of an item stands in its file's path where the row has none
+    subject_in_path: bool = False
 
 
 def run(spec: Spec, root: Path) -> None:
     """Write `items.parquet` and, if declared, `examples.parquet` (schema `SCHEMA`), and a manifest.
 
     Raises:
-        DataError: an item cannot be read, there is none, multiple choice and generation are mixed, or there are fewer
-            worked examples than the study asks for.
+        DataError: an item cannot be read, there is none, two have one id, there are others than the study expects,
+            multiple choice and generation are mixed, or there are fewer worked examples than the study asks for.
     """
     output, identity = root / spec.output, spec.identity
     sources = list(spec.sources)
@@ -71,6 +79,14 @@ def run(spec: Spec, root: Path) -> None:
         items = list(_generated(identity.source.micro))
     else:
         items = list(_items(source_files(identity.source.hub, sources), identity.format))
+    refuse_twice((item for item, _ in items), spec.output, "item")
+    found = len(items)
+    expected = spec.labels.expected_items
+    if expected is not None and found != expected:
+        raise DataError(
+            f"{spec.output}: the source holds {found} items, `expected_items` of the benchmark says {expected}; "
+            "correct `files` (does a pattern match twice?) or the revision, or the number"
+        )
     items = items[: identity.limit]
     kinds = {"multiple_choice" if item.choices else "generation" for _, item in items}
     if len(kinds) != 1:
@@ -79,11 +95,15 @@ def run(spec: Spec, root: Path) -> None:
     facts = {}
     if identity.examples:
         shown = list(_items(source_files(identity.examples.hub, examples), identity.format))
-        facts["worked_examples"] = fewest = _fewest_examples(items, shown)
+        refuse_twice((example for example, _ in shown), spec.output, "worked example")
+        keep = spec.labels.own_example == "keep"
+        asked_of, asked_in = ([(item.group, item.instruction) for _, item in rows] for rows in (items, shown))
+        facts["worked_examples"] = fewest = fewest_examples(asked_of, asked_in, keep)
         asked = spec.labels.shots
         if asked > fewest:
             raise DataError(
-                f"{spec.output}: `shots` asks for {asked} worked examples, found {fewest} that fit every item; "
+                f"{spec.output}: `shots` asks for {asked} worked examples, found {fewest} that fit every item"
+                f"{'' if keep else ', itself left out'}; "
                 "lower `shots` of the benchmark, or add examples to its `shots_path` or `shots_hub`"
             )
         paths.append(_write(output.with_name("examples.parquet"), shown))
@@ -94,6 +114,7 @@ def run(spec: Spec, root: Path) -> None:
         paths,
         kind=kinds.pop(),
         items=len(items),
+        in_source=found,
         scored=all(item.choices or item.answers for _, item in items),
         pattern=layout.pattern,
         compare=layout.compare,
@@ -101,24 +122,47 @@ def run(spec: Spec, root: Path) -> None:
     )
 
 
-def _fewest_examples(items: list[tuple[str, Item]], shown: list[tuple[str, Item]]) -> int:
-    """How many worked examples every item has, as evaluation chooses: those of its group, or all there are."""
-    of_group = Counter(example.group for _, example in shown)
-    return min(of_group[item.group] or len(shown) for _, item in items)
-
-
-def _items(files: list[Path], format_name: str) -> Iterator[tuple[str, Item]]:
+def _items(files: list[SourceFile], format_name: str) -> Iterator[tuple[str, Item]]:
+    layout = LAYOUTS[format_name]
     for row_id, row in read_rows(files):
         try:
-            yield row_id, LAYOUTS[format_name].read(row)
+            item = layout.read(row)
         except DataError as error:
             raise DataError(f"{row_id}: {error} (format {format_name})") from None
+        subject = "" if item.group or not layout.subject_in_path else _subject(row_id)
+        yield (
+            row_id,
+            replace(
+                item,
+                instruction=item.instruction.strip(),
+                example=block(item.example),
+                group=item.group or subject,
+            ),
+        )
+
+
+# parts of a path that name a split or a shard
+NO_SUBJECT = re.compile(r"(test|dev|val|validation|train)(-\d+-of-\d+)?|\d+|.*\.zip")
+
+
+def _subject(row_id: str) -> str:
+    """The subject that a path within a source names, as `law/test/0.csv` and `test/law.csv`; none without folders."""
+    parts = folders(row_id)
+    named = [part for part in parts if not NO_SUBJECT.fullmatch(part)]
+    return named[-1] if named and len(parts) > 1 else ""
 
 
 def _write(path: Path, items: list[tuple[str, Item]]) -> Path:
-    rows = [(row_id, i.instruction, i.choices, i.gold, i.answers, i.example, i.group) for row_id, i in items]
+    rows = [
+        (row_id, i.instruction, i.choices, i.gold, i.answers, i.example, i.group, _as_json(i.details))
+        for row_id, i in items
+    ]
     write_table(path, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
     return path
+
+
+def _as_json(details: dict[str, Any] | None) -> str | None:
+    return None if details is None else json.dumps(details, sort_keys=True, ensure_ascii=False)
 
 
 def _choice(instruction: str, options: list[str], gold: int, group: str = "") -> Item:
@@ -136,11 +180,12 @@ def _items_format(row: Row) -> Item:
     answer, choices = text(row, "answer"), row.get("choices")
     if choices is None or choices == []:
         return Item(text(row, "instruction"), answers=[answer], example=answer)
-    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise DataError(f"column 'choices': found {str(choices)[:60]!r}, expected a list of texts")
-    if answer not in choices:
-        raise DataError(f"column 'answer': found {answer!r}, expected one of the choices {choices}")
-    return Item(text(row, "instruction"), list(choices), choices.index(answer), example=answer)
+    choices = texts(row, "choices")
+    if choices.count(answer) != 1:
+        raise DataError(
+            f"column 'answer': found {answer!r}, expected one of the choices {choices}, standing there once"
+        )
+    return Item(text(row, "instruction"), choices, choices.index(answer), example=answer)
 
 
 def _gsm8k(row: Row) -> Item:
@@ -175,25 +220,25 @@ def boxed(solution: str) -> str | None:
 
 
 def _mmlu(row: Row) -> Item:
-    choices, answer = row.get("choices"), row.get("answer")
-    if not isinstance(choices, list) or not isinstance(answer, int) or isinstance(answer, bool):
-        raise DataError("expected 'choices' as a list and 'answer' as its index")
-    return _choice(text(row, "question"), [str(choice) for choice in choices], answer, str(row.get("subject", "")))
+    answer = row.get("answer")
+    if not isinstance(answer, int) or isinstance(answer, bool):
+        raise DataError(f"column 'answer': found {answer!r}; expected 'choices' as a list and 'answer' as its index")
+    return _choice(text(row, "question"), texts(row, "choices"), answer, str(row.get("subject") or ""))
 
 
 def _cmmlu(row: Row) -> Item:
     letter = text(row, "Answer").strip()
     if letter not in ("A", "B", "C", "D"):
         raise DataError(f"column 'Answer': found {letter!r}, expected A, B, C or D")
-    subject = str(row.get("_config", row.get("Subject", "")))
+    subject = str(row.get("Subject") or "")
     return _choice(text(row, "Question"), [text(row, name) for name in "ABCD"], "ABCD".index(letter), subject)
 
 
 def _hellaswag(row: Row) -> Item:
-    endings, label = row.get("endings"), str(row.get("label", ""))
-    if not isinstance(endings, list) or not label.isdigit():
-        raise DataError("expected 'endings' as a list and 'label' as the number of the right one")
-    return _choice(text(row, "ctx"), [str(ending) for ending in endings], int(label))
+    label = str(row.get("label", ""))
+    if not label.isdigit():
+        raise DataError(f"column 'label': found {label!r}, expected the number of the right one of 'endings'")
+    return _choice(text(row, "ctx"), texts(row, "endings"), int(label))
 
 
 def _boolq(row: Row) -> Item:
@@ -201,51 +246,54 @@ def _boolq(row: Row) -> Item:
     if not isinstance(answer, bool):
         raise DataError(f"column 'answer': found {answer!r}, expected true or false")
     words = ["yes", "no"]
-    return Item(
-        f"{text(row, 'passage')}\n{text(row, 'question')}?", words, 0 if answer else 1, example=words[not answer]
-    )
+    asked = f"{text(row, 'passage')}\n{_question(row)}"
+    return Item(asked, words, 0 if answer else 1, example=words[not answer])
+
+
+def _question(row: Row) -> str:
+    """These sets write questions without their mark; the few that have one keep it."""
+    question = text(row, "question").rstrip()
+    return question if question.endswith("?") else f"{question}?"
 
 
 def _mbpp(row: Row) -> Item:
     """Tests are shown, as the benchmark does; the code is generated and kept, and not run here."""
-    tests = row.get("test_list")
-    if not isinstance(tests, list):
-        raise DataError(f"column 'test_list': found {type(tests).__name__}, expected a list of assertions")
-    problem = row.get("text", row.get("prompt"))
-    shown = "\n".join(map(str, tests))
-    return Item(f"{text({'text': problem}, 'text')}\n{shown}", example=text(row, "code"))
+    tests = texts(row, "test_list")
+    problem = text({"text": row.get("text", row.get("prompt"))}, "text")
+    imports = texts(row, "test_imports") if row.get("test_imports") else []
+    # the full set has a text in their place
+    imports += [text(row, "test_setup_code")] if row.get("test_setup_code") else []
+    details = {"test_list": tests, "test_imports": imports}
+    return Item("\n".join([problem, *tests]), example=text(row, "code"), details=details)
 
 
 def _humaneval(row: Row) -> Item:
     """The head of a function is to be completed; the code is generated and kept, and not run here."""
-    return Item(text(row, "prompt"), example=text(row, "canonical_solution"))
+    details: dict[str, Any] = {name: text(row, name) for name in ("prompt", "test", "entry_point") if name in row}
+    return Item(text(row, "prompt"), example=text(row, "canonical_solution"), details=details)
 
 
 def _truthfulqa(row: Row) -> Item:
-    answers = row.get("correct_answers")
-    if not isinstance(answers, list) or not answers:
-        raise DataError("column 'correct_answers': expected a list of answers")
-    return Item(text(row, "question"), answers=[str(a) for a in answers], example=text(row, "best_answer"))
+    wrong = {"incorrect_answers": texts(row, "incorrect_answers")} if row.get("incorrect_answers") else None
+    answers, best = texts(row, "correct_answers"), text(row, "best_answer")
+    return Item(text(row, "question"), answers=answers, example=best, details=wrong)
 
 
 def _mt_bench(row: Row) -> Item:
     """The first turn only; a judge is needed to score it."""
-    turns = row.get("turns", row.get("prompt"))
-    if not isinstance(turns, list) or not turns:
-        raise DataError("column 'turns': expected a list of user turns")
-    return Item(str(turns[0]), group=str(row.get("category", "")))
+    turns = texts({"turns": row.get("turns", row.get("prompt"))}, "turns")
+    reference = texts(row, "reference") if row.get("reference") else []
+    return Item(turns[0], group=str(row.get("category") or ""), details={"turns": turns, "reference": reference})
 
 
 def _alpaca_eval(row: Row) -> Item:
     """A judge is needed to score it."""
-    return Item(text(row, "instruction"), example=str(row.get("output", "")))
+    return Item(text(row, "instruction"), example=text(row, "output") if row.get("output") is not None else "")
 
 
 def _nq(row: Row) -> Item:
-    answers = row.get("answer")
-    if not isinstance(answers, list) or not answers:
-        raise DataError("column 'answer': expected a list of accepted answers")
-    return Item(f"{text(row, 'question')}?", answers=[str(a) for a in answers], example=str(answers[0]))
+    answers = texts(row, "answer")
+    return Item(_question(row), answers=answers, example=answers[0])
 
 
 def _generated(declared: MicroBenchmark) -> Iterator[tuple[str, Item]]:
@@ -257,13 +305,14 @@ def _generated(declared: MicroBenchmark) -> Iterator[tuple[str, Item]]:
         yield f"{declared.topic}:{number}", Item(item.instruction, item.choices, gold, answers, item.answer)
 
 
-NUMBER = r"-?[0-9][0-9,]*(?:\.[0-9]+)?"
+# a minus between two numbers takes one from the other: "10-3" ends in 3
+NUMBER = r"(?:(?<![\w.)\]])-)?[0-9][0-9,]*(?:\.[0-9]+)?"
 LAYOUTS = {
     "items": Layout(_items_format),
     "gsm8k": Layout(_gsm8k, pattern=NUMBER, compare="number"),
     "math": Layout(_math, compare="boxed"),
     "mmlu": Layout(_mmlu),
-    "cmmlu": Layout(_cmmlu),
+    "cmmlu": Layout(_cmmlu, subject_in_path=True),
     "boolq": Layout(_boolq),
     "mbpp": Layout(_mbpp),
     "nq": Layout(_nq, compare="contains"),

@@ -1,5 +1,7 @@
 """What a benchmark is prepared from."""
 
+from typing import Literal
+
 from sft_atlas.micro.config import MicroBenchmark
 from sft_atlas.spec import JobSpec, Nothing, Part
 from sft_atlas.study.model import BenchmarkFormat, Hub
@@ -24,9 +26,11 @@ class Identity(Part):
 
 
 class Labels(Part):
-    """The greatest number of worked examples that the study asks for."""
+    """The most worked examples that the study asks for, whether an item may be one of its own, and how many items."""
 
     shots: int = 0
+    own_example: Literal["exclude", "keep"] = "exclude"
+    expected_items: int | None = None
 
 
 class Spec(JobSpec):

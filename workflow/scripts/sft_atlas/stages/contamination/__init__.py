@@ -19,7 +19,8 @@ STAGE = Stage(
     scope="sample",
     output="{place}/contamination-{hash}.parquet",
     jobs=jobs,
-    version=1,
+    priority=57,
+    version=2,
     after=("sample", "benchmark"),
     absent="-",
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from sft_atlas.data.sources import refuse_twice
 from sft_atlas.data.words import ngrams
 from sft_atlas.files import read_json, whole, write_table
 from sft_atlas.stages.contamination.spec import Options, Spec
@@ -41,7 +42,15 @@ def run(spec: Spec, root: Path) -> None:
 
 
 def overlaps(rows: pl.DataFrame, items: dict[str, pl.DataFrame], n: int, threshold: float) -> pl.DataFrame:
-    """Pairs of row and item whose overlap reaches the threshold, by row, benchmark and item."""
+    """Pairs of row and item whose overlap reaches the threshold, by row, benchmark and item.
+
+    Raises:
+        DataError: two items of a benchmark, or two rows of a dataset, have one id.
+    """
+    for benchmark, table in items.items():
+        refuse_twice(table["item"], f"benchmark {benchmark}", "item")
+    for (dataset,), part in rows.group_by("dataset", maintain_order=True):
+        refuse_twice(part["row"], f"dataset {dataset}")
     sizes: dict[tuple[str, str], int] = {}
     owners: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
     for benchmark, table in items.items():

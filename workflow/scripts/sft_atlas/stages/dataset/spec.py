@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from sft_atlas.fields import MAX_CHARACTERS
 from sft_atlas.micro.config import MicroDataset
 from sft_atlas.spec import JobSpec, Nothing, Part
 from sft_atlas.study.model import Hub
@@ -25,6 +26,7 @@ class Identity(Part):
     keep: dict[str, list[Any]]
     drop: dict[str, list[Any]]
     turns: Literal["first", "single"]
+    max_characters: int = MAX_CHARACTERS
 
 
 class Spec(JobSpec):

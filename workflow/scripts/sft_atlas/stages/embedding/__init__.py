@@ -36,6 +36,7 @@ STAGE = Stage(
     scope="text",
     output="{place}/embedding-{hash}.parquet",
     jobs=jobs,
+    priority=54,
     version=1,
     after=("sample", "benchmark"),
     known_as="embeddings",

@@ -16,8 +16,9 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
+from sft_atlas.data.examples import WorkedExamples
 from sft_atlas.data.prompt import completion, prompt
-from sft_atlas.errors import CellError, DataError
+from sft_atlas.errors import CellError
 from sft_atlas.files import content_hash, read_json, recorded, write_record, write_table
 from sft_atlas.hashing import digest
 from sft_atlas.models.checkpoint import open_model, place, weights_identity
@@ -44,7 +45,11 @@ ITEM_SCHEMA = {"item": pl.String, "score": pl.Float64, "response": pl.String}
 
 def run(spec: Spec, root: Path) -> None:
     """Write a table with one row per epoch, benchmark and number of shots (schema `SCHEMA`; `items` is the file of
-    its per-item results, relative to the table)."""
+    its per-item results, relative to the table).
+
+    Where items are among their own worked examples because the study says so, a second row, `NAME/without_leaks`, is
+    the score of the others.
+    """
     identity, output = spec.identity, root / spec.output
     manifest = root / spec.inputs.model
     benchmarks = {name: root / path for name, path in spec.inputs.benchmarks.items()}
@@ -62,6 +67,7 @@ def run(spec: Spec, root: Path) -> None:
                 "threads": identity.threads,
                 "shots": shots,
                 **asked.model_dump(include={"items", "max_tokens", "stop"}),
+                **asked.model_dump(include={"own_example"}, exclude_defaults=True),
             }
             piece = place(output, epoch, "scores") / f"{asked.items}-{shots}shot-{digest(made_from)}.parquet"
             if recorded(piece.with_suffix(".json"), made_from) is None:
@@ -71,8 +77,10 @@ def run(spec: Spec, root: Path) -> None:
         if wanted:
             _score(spec, root, epoch, benchmarks, wanted)
     table = [
-        (epoch, name, shots, metric, *score(pl.read_parquet(piece)), piece.relative_to(output.parent).as_posix())
+        (epoch, part, shots, metric, *score(pl.read_parquet(file)), file.relative_to(output.parent).as_posix())
         for epoch, name, shots, metric, piece in rows
+        for part, file in ((name, piece), (f"{name}/without_leaks", without_leaks(piece)))
+        if file.is_file()
     ]
     write_table(output, pl.DataFrame(table, schema=SCHEMA, orient="row"))
 
@@ -107,6 +115,8 @@ def _score(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     limit = min(settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length))
+    if limit < settings.max_length:
+        LOG.info(f"evaluation.max_length is {settings.max_length}, the model has {limit} positions: cut at {limit}")
     language_model = HFLM(
         pretrained=model.eval(),
         tokenizer=tokenizer,
@@ -129,25 +139,44 @@ def _score(
         piece, made_from = wanted[key]
         facts = read_json(benchmarks[key[0]])
         table = _item_table(results["samples"][task_name], facts["kind"], facts["scored"])
-        write_table(piece, table)
-        write_record(piece.with_suffix(".json"), made_from, [piece])
+        asked = identity.benchmarks[key[0]]
+        leaked = [False] * table.height
+        if asked.own_example == "keep":
+            examples = worked_examples(benchmarks[key[0]], key[1], asked, identity.template)
+            leaked = [examples.holds(sample["doc"]) for sample in in_order(results["samples"][task_name])]
+        pieces = _write_items(piece, table, leaked)
+        write_record(piece.with_suffix(".json"), made_from, pieces)
         shown = score(table)[0]
         LOG.info(f"epoch {epoch} {key[0]} {key[1]}-shot: {'not scored' if shown is None else f'{shown:.3f}'}")
+
+
+def without_leaks(piece: Path) -> Path:
+    """The file of those items that are not among their own worked examples, beside that of all; absent if all are."""
+    return piece.with_name(f"{piece.stem}-without-leaks.parquet")
+
+
+def _write_items(piece: Path, table: pl.DataFrame, leaked: list[bool]) -> list[Path]:
+    """Write per-item results; where some items were leaked, with a flag, and beside them those that were not."""
+    if not any(leaked):
+        write_table(piece, table)
+        return [piece]
+    flagged = table.with_columns(leaked=pl.Series(leaked))
+    write_table(piece, flagged)
+    write_table(without_leaks(piece), flagged.filter(~pl.col("leaked")).select(table.columns))
+    return [piece, without_leaks(piece)]
 
 
 def build_task(manifest: Path, name: str, shots: int, asked: Asked, template: Template) -> ConfigurableTask:
     """An lm-eval task over a prepared benchmark, in memory: no task index, no files, no network."""
     facts = read_json(manifest)
     items = pl.read_parquet(manifest.with_name("items.parquet"))
-    examples = pl.read_parquet(manifest.with_name("examples.parquet")).to_dicts() if shots else []
+    examples = worked_examples(manifest, shots, asked, template)
     config: dict[str, Any] = {
         "task": name,
         "custom_dataset": lambda **_: DatasetDict({"test": Dataset(items.to_arrow())}),
         "test_split": "test",
         "output_type": "multiple_choice" if facts["kind"] == "multiple_choice" else "generate_until",
-        "doc_to_text": lambda doc: (
-            worked_examples(template, doc, examples, shots) + prompt(template, doc["instruction"])
-        ),
+        "doc_to_text": lambda doc: examples.text(doc) + prompt(template, doc["instruction"]),
         "target_delimiter": "",
         "num_fewshot": 0,
         "metadata": {"version": 1},
@@ -175,20 +204,11 @@ def build_task(manifest: Path, name: str, shots: int, asked: Asked, template: Te
     return ConfigurableTask(config=config)
 
 
-def worked_examples(template: Template, doc: dict[str, Any], examples: list[dict[str, Any]], shots: int) -> str:
-    """The first examples of the question's own subject (of all, where there are no subjects), answered, and a gap.
-
-    Raises:
-        DataError: there are too few.
-    """
-    fitting = [example for example in examples if example["group"] == doc["group"]] or examples
-    if len(fitting) < shots:
-        raise DataError(f"item {doc['item']}: {shots} worked examples are asked for, found {len(fitting)} that fit it")
-    answered = [
-        prompt(template, example["instruction"]) + completion(template, example["example"]) + "\n\n"
-        for example in fitting[:shots]
-    ]
-    return "".join(answered)
+def worked_examples(manifest: Path, shots: int, asked: Asked, template: Template) -> WorkedExamples:
+    """The worked examples of a prepared benchmark."""
+    needed = ["instruction", "example", "group"]
+    rows = pl.read_parquet(manifest.with_name("examples.parquet"), columns=needed).to_dicts() if shots else []
+    return WorkedExamples(template, rows, shots, asked.own_example == "keep")
 
 
 def extract(response: str, pattern: str | None) -> str:
@@ -235,10 +255,15 @@ COMPARISONS: dict[str, Callable[[str, list[str]], float]] = {
 }
 
 
+def in_order(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What lm-eval returns of a task, in the benchmark's order."""
+    return sorted(samples, key=lambda sample: sample["doc_id"])
+
+
 def _item_table(samples: list[dict[str, Any]], kind: str, scored: bool) -> pl.DataFrame:
     """One row per item, in the benchmark's order; the response is the generation, or the choice that was preferred."""
     rows = []
-    for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
+    for sample in in_order(samples):
         doc = sample["doc"]
         if kind == "multiple_choice":
             likelihoods = [float(answer[0]) for answer in sample["filtered_resps"]]

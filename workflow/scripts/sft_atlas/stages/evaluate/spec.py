@@ -1,5 +1,7 @@
 """Which benchmarks a model is evaluated on."""
 
+from typing import Literal
+
 from sft_atlas.spec import JobSpec, Nothing, Part
 from sft_atlas.study.measures import Evaluation
 from sft_atlas.study.model import Template
@@ -12,6 +14,7 @@ class Asked(Part):
     shots: list[int]
     max_tokens: int
     stop: list[str]
+    own_example: Literal["exclude", "keep"] = "exclude"
 
 
 class Identity(Part):

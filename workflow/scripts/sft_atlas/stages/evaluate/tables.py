@@ -6,6 +6,7 @@ import polars as pl
 
 from sft_atlas.analysis.collected import Found, Rows
 from sft_atlas.analysis.columns import COUNT, DESCRIPTION, FLAG, MEASURE, REAL, SCORE, Column, Table, cell
+from sft_atlas.errors import TableError
 
 TABLES: dict[str, Table] = {
     "scores": Table(
@@ -54,13 +55,25 @@ def gather(found: Found) -> dict[str, Rows]:
             if "sample" not in model.key:
                 items[place] = own
             elif place in items and (gain := paired_gain(items[place], own)):
-                matched = model.about["dataset"] in found.identity.matches[row["benchmark"]]
+                # `A/B` is a part of A
+                matched = model.about["dataset"] in found.identity.matches[row["benchmark"].partition("/")[0]]
                 gains.append({**model.key, **row, **gain, "matched": matched})
     return {"scores": scores, "gains": gains}
 
 
 def paired_gain(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Any] | None:
-    """Mean over shared items of score after minus before, with its standard error sd(d) / sqrt(n); None without any."""
+    """Mean over shared items of score after minus before, with its standard error sd(d) / sqrt(n); None without any.
+
+    Raises:
+        TableError: an item stands twice on one side, so that it could not be told which belongs to which.
+    """
+    for side, items in (("before", before), ("after", after)):
+        twice = items.filter(pl.col("item").is_duplicated())["item"]
+        if len(twice):
+            raise TableError(
+                f"scores {side} training: item {twice[0]!r} stands {(twice == twice[0]).sum()} times, so items cannot "
+                "be paired; prepare the benchmark and score it again"
+            )
     pairs = before.join(after, on="item", suffix="_after").drop_nulls(["score", "score_after"])
     if not pairs.height:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sft_atlas.nodes import Benchmark
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of
-from sft_atlas.study.matrix import select
+from sft_atlas.study.patterns import select
 from sft_atlas.study.plan import Plan
 
 
@@ -31,7 +31,8 @@ STAGE = Stage(
     scope="model",
     output="{place}/likelihoods-{hash}.parquet",
     jobs=jobs,
-    version=1,
+    priority=20,
+    version=2,
     after=("benchmark", "base", "train"),
     absent="likelihoods not measured",
     numeric=True,

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sft_atlas.data.draw import draw_rows
 from sft_atlas.data.prompt import prompt
+from sft_atlas.data.sources import refuse_twice
 from sft_atlas.files import content_hash, recorded, write_record, write_table
 from sft_atlas.hashing import digest
 from sft_atlas.models.checkpoint import open_model, place, weights_identity
@@ -89,6 +90,7 @@ def draw_texts(benchmarks: dict[str, Path], options: Options, template: Template
     parts = []
     for hash8, manifest in sorted(benchmarks.items()):
         items = pl.read_parquet(manifest.with_name("items.parquet"), columns=["item", "instruction"])
+        refuse_twice(items["item"], str(manifest), "item")
         distinct = items.unique("instruction", keep="first", maintain_order=True).rename({"item": "row"})
         drawn = draw_rows(distinct, options.texts, options.seed)
         asked = [prompt(template, instruction) for instruction in drawn["instruction"]]

@@ -29,6 +29,7 @@ STAGE = Stage(
     scope="base",
     output="{place}/perplexity-{hash}.parquet",
     jobs=jobs,
+    priority=54,
     version=1,
     after=("base", "tokens"),
     absent="-",

@@ -29,6 +29,7 @@ STAGE = Stage(
     scope="run",
     output="{place}/release-{hash}.json",
     jobs=jobs,
+    priority=50,
     after=("base", "train"),
     after_readers=True,
 )

@@ -74,6 +74,7 @@ STAGE = Stage(
     scope="run",
     output="{place}/restore-{hash}.json",
     jobs=jobs,
+    priority=10,
     after=("train", "tokens"),
     after_readers=True,
     numeric=True,

@@ -6,6 +6,8 @@ from typing import Any
 from sft_atlas.nodes import Dataset, Sample
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of
+from sft_atlas.study.matrix import ExpandedSample
+from sft_atlas.study.model import Study
 from sft_atlas.study.plan import Plan
 
 
@@ -19,11 +21,27 @@ def jobs(plan: Plan) -> Iterator[Job]:
             identity: dict[str, Any] = {"mix": sorted(part.hash for part in parts)}
         else:
             parts = [plan.job("dataset", Dataset(dataset)) for dataset in sample.datasets]
-            drawn = {"datasets": sorted(part.hash for part in parts), **identity_of(sample.declared)}
+            size = known_rows(plan.study, sample)
+            drawn = {"datasets": sorted(part.hash for part in parts), **identity_of(sample.declared), "size": size}
             identity = drawn | {"template": plan.template}
         # in the order of the hashes, so that a mixture does not depend on names
         ordered = sorted(parts, key=lambda part: part.hash)
-        yield Job(Sample(name), f"samples/{name}", identity, {"parts": [part.output for part in ordered]})
+        inputs = {"parts": [part.output for part in ordered]}
+        # what is to be done where rows are too few changes no row
+        labels = {} if sample.parts else {"asked": sample.declared.size, "shortfall": sample.declared.shortfall}
+        yield Job(Sample(name), f"samples/{name}", identity, inputs, labels=labels)
+
+
+def known_rows(study: Study, sample: ExpandedSample) -> int | None:
+    """Rows to draw of each dataset: those asked for, or all where it is known at planning that there are no more.
+
+    Only a micro dataset is known to have its rows: what cleaning leaves of a file is known when it has been read whole,
+    and planning does not.
+    """
+    asked = sample.declared.size
+    known = [made.rows for name in sample.datasets if (made := study.datasets[name].micro)]
+    most = max(known, default=0)
+    return asked if len(known) < len(sample.datasets) else min(asked or most, most)
 
 
 STAGE = Stage(
@@ -32,7 +50,8 @@ STAGE = Stage(
     scope="sample",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
-    version=1,
+    priority=60,
+    version=2,
     after=("dataset",),
     target="prepare",
     prepares=True,

@@ -6,7 +6,8 @@ from typing import Any
 import polars as pl
 
 from sft_atlas.data.draw import draw_rows
-from sft_atlas.data.prompt import completion, prompt
+from sft_atlas.data.prompt import completion, holds_marker, markers, prompt
+from sft_atlas.data.sources import refuse_twice
 from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, read_json, write_record, write_table
 from sft_atlas.stages.sample.spec import Spec
@@ -19,7 +20,7 @@ def run(spec: Spec, root: Path) -> None:
     """Write `rows.parquet` (prompt, completion, dataset, row) and a manifest with counts and reasons.
 
     Raises:
-        DataError: a dataset has fewer rows than the sample asks for, and `shortfall: error`.
+        DataError: a dataset has fewer rows than the sample asks for, and `shortfall: error`; or two rows with one id.
     """
     output = root / spec.output
     parts = [root / part for part in spec.inputs.parts]
@@ -33,20 +34,34 @@ def run(spec: Spec, root: Path) -> None:
 
 
 def _draw(spec: Spec, parts: list[Path]) -> tuple[pl.DataFrame, dict[str, Any]]:
-    identity = spec.identity
-    template, size = identity.template, identity.size
+    identity, asked = spec.identity, spec.labels.asked
+    template = identity.template
     drawn, sources = [], {}
     for part in parts:
         manifest, name = read_json(part), part.parent.name.rpartition("-")[0]
-        if size is not None and manifest["rows"] < size and identity.shortfall == "error":
+        rows = pl.read_parquet(part.with_name("rows.parquet"))
+        refuse_twice(rows["row"], str(part))
+        fit = _without_markers(rows, template)
+        marked = {"template_marker": rows.height - fit.height} if fit.height < rows.height else {}
+        dropped = manifest["dropped"] | marked
+        if asked is not None and fit.height < asked and spec.labels.shortfall == "error":
             raise DataError(
-                f"{spec.output}: dataset {name} has {manifest['rows']} rows after cleaning, the sample asks for "
-                f"{size}; lower `size`, or set `shortfall: take_all` (dropped: {manifest['dropped'] or 'none'})"
+                f"{spec.output}: dataset {name} has {fit.height} rows after cleaning, the sample asks for "
+                f"{asked}; lower `size`, or set `shortfall: take_all` (dropped: {dropped or 'none'})"
             )
-        rows = draw_rows(pl.read_parquet(part.with_name("rows.parquet")), size, identity.seed)
+        rows = draw_rows(fit, identity.size, identity.seed)
         drawn.append(_as_prompts(rows, template).with_columns(dataset=pl.lit(name)))
-        sources[name] = {"rows": rows.height, "available": manifest["rows"], "dropped": manifest["dropped"]}
-    return pl.concat(drawn), {"asked": size, "sources": sources}
+        facts = {"rows": rows.height, "available": fit.height, "dropped": dropped}
+        sources[name] = facts | {"shortened": manifest.get("shortened", {})}
+    return pl.concat(drawn), {"asked": asked, "sources": sources}
+
+
+def _without_markers(rows: pl.DataFrame, template: Template) -> pl.DataFrame:
+    """The rows without those that hold a marker of this study's template: such a row would read as several."""
+    if not markers(template):
+        return rows
+    texts = rows.select("instruction", "input", "completion").iter_rows()
+    return rows.filter(pl.Series([not holds_marker(template, *row) for row in texts], dtype=pl.Boolean))
 
 
 def _as_prompts(rows: pl.DataFrame, template: Template) -> pl.DataFrame:

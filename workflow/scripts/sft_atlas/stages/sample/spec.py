@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sft_atlas.spec import JobSpec, Nothing, Part
+from sft_atlas.spec import JobSpec, Part
 from sft_atlas.study.model import Template
 
 
@@ -15,7 +15,6 @@ class Identity(Part):
     datasets: list[str] = Field(default=[])
     size: int | None = None
     seed: int = 0
-    shortfall: Literal["error", "take_all"] = "error"
     template: Template = Template()
 
 
@@ -25,9 +24,16 @@ class Inputs(Part):
     parts: list[str]
 
 
+class Labels(Part):
+    """Rows asked for of each dataset, and what to do where there are fewer; of a mixture neither."""
+
+    asked: int | None = None
+    shortfall: Literal["error", "take_all"] = "error"
+
+
 class Spec(JobSpec):
     """The specification of a sample job."""
 
     identity: Identity
     inputs: Inputs
-    labels: Nothing
+    labels: Labels

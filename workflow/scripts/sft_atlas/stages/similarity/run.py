@@ -2,7 +2,8 @@
 
 Similarity is the mean over a benchmark's items of the share of the item's n-grams that occur anywhere in the sample:
 containment in the sense of Broder (1997), item by item. Words are lower-cased; in scripts without spaces each
-character is a word. Items shorter than n words count as their whole text.
+character is a word, and letters are compared in one Unicode form (NFC). Items shorter than n words count as their whole
+text.
 """
 
 from collections.abc import Iterable

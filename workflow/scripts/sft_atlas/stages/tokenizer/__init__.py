@@ -20,6 +20,7 @@ STAGE = Stage(
     scope="tokenizer",
     output="{place}-{hash}/manifest.json",
     jobs=jobs,
+    priority=60,
     version=1,
     target="bases",
     prepares=True,

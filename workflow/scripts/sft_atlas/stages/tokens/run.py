@@ -3,6 +3,8 @@
 Training, perplexity and cost all read this one table, so that they speak of the same tokens.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from sft_atlas.errors import DataError
 from sft_atlas.files import content_hash, read_json, whole, write_record, write_table
-from sft_atlas.models.tokenizer import IGNORED, load_tokenizer
+from sft_atlas.models.tokenizer import IGNORED, control_ids, load_tokenizer
 from sft_atlas.stages.tokens.spec import Spec
 
+SHORTENED = {"system_prompt": "their system prompt", "later_turns": "their later turns"}
 SCHEMA: dict[str, Any] = {
     "row": pl.String,
     "input_ids": pl.List(pl.Int32),
@@ -41,11 +44,27 @@ def run(spec: Spec, root: Path) -> None:
     table, dropped = tokenise(rows, tokenizer, spec.identity.max_length)
     audit(table, tokenizer)
     facts = measure(table) | {"dropped": dropped | {"holds_a_benchmark_item": drawn - rows.height}}
+    origin = read_json(sample)
+    facts["left_out"] = left_out(origin, facts["dropped"])
+    facts["shortened"] = _summed(source.get("shortened", {}) for source in origin["sources"].values())
     path, card = output.with_name("tokens.parquet"), output.with_name("card.md")
     write_table(path, table)
     with whole(card) as temporary:
-        temporary.write_text(_card(spec, read_json(sample), facts), encoding="utf-8")
+        temporary.write_text(_card(spec, origin, facts), encoding="utf-8")
     write_record(output, made_from, [path, card], eos=tokenizer.eos_token_id, **facts)
+
+
+def left_out(sample: dict[str, Any], dropped: dict[str, int]) -> dict[str, int]:
+    """Rows by the reason why they are not trained on: of all sources before the draw, of the sample after it."""
+    before = [source["dropped"] for source in sample["sources"].values()]
+    return {reason: count for reason, count in _summed([*before, sample["dropped"], dropped]).items() if count}
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
 
 
 def tokenise(
@@ -79,9 +98,10 @@ def audit(table: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check the label mask of every row.
 
     Raises:
-        DataError: a row trains nothing, an uncut row does not train EOS, or a row begins with two BOS tokens.
+        DataError: a row trains nothing, an uncut row does not train EOS, or a row holds a control token anywhere but
+            BOS in front and EOS at its end.
     """
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    bos, eos, control = tokenizer.bos_token_id, tokenizer.eos_token_id, control_ids(tokenizer)
     for row, ids, labels, truncated in table.iter_rows():
         if all(label == IGNORED for label in labels):
             raise DataError(f"row {row}: no token is trained")
@@ -89,8 +109,13 @@ def audit(table: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> None:
             raise DataError(f"row {row}: a label differs from its token")
         if not truncated and labels[-1] != eos:
             raise DataError(f"row {row}: EOS is not trained, so the model would not learn to stop")
-        if bos is not None and list(ids[:2]) == [bos, bos]:
-            raise DataError(f"row {row}: begins with BOS twice; the text itself holds the tokenizer's BOS")
+        inner = list(ids[1 if ids[0] == bos else 0 : len(ids) if truncated else -1])
+        if found := control.intersection(inner):
+            token, place = min(found), min(map(inner.index, found)) + (ids[0] == bos) + 1
+            raise DataError(
+                f"row {row}: token {place} is the control token {tokenizer.convert_ids_to_tokens(token)!r}, which the "
+                "text itself holds; a model would learn to steer by it"
+            )
 
 
 def measure(table: pl.DataFrame) -> dict[str, Any]:
@@ -118,6 +143,10 @@ def _card(spec: Spec, sample: dict[str, Any], facts: dict[str, Any]) -> str:
         f"- dropped because the prompt alone fills that: {facts['dropped']['prompt_fills_max_length']} rows",
         f"- dropped because they hold an item of a benchmark: {facts['dropped']['holds_a_benchmark_item']} rows",
         f"- dropped as duplicates between datasets: {sample['dropped']['duplicate_between_parts']} rows",
+        *(
+            f"- {count} rows of the sources are used without their {SHORTENED[part]}"
+            for part, count in facts["shortened"].items()
+        ),
         "",
         "| dataset | rows used | rows available | dropped before the draw |",
         "| --- | --- | --- | --- |",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sft_atlas.nodes import Base, RunKey
+from sft_atlas.nodes import Base, RunKey, Sample
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of, spec_hash
 from sft_atlas.study.model import Recipe
@@ -29,6 +29,8 @@ def _job(plan: Plan, key: RunKey, version: int) -> Job:
     place = f"runs/{key.base}/{key.sample}/{key.recipe}-{run_id}"
     identity = {"run": run_id, "settings": run, "epochs": list(plan.matrix.runs[key].epochs)}
     inputs = {"base": base.output, "tokens": tokens.output}
+    compared = plan.get("compared", Sample(key.sample))
+    inputs |= {"compared": compared.output} if compared else {}
     return Job(key, place, identity, inputs, under=lambda earlier: _job(plan, key, earlier))
 
 
@@ -50,7 +52,7 @@ STAGE = Stage(
     output="{place}/train-{hash}.json",
     jobs=jobs,
     version=2,
-    after=("base", "tokens"),
+    after=("base", "tokens", "compared"),
     absent="not trained",
     numeric=True,
     fails=True,

@@ -13,10 +13,11 @@ class Identity(Part):
 
 
 class Inputs(Part):
-    """Manifests."""
+    """Manifests; and the note that the sample was compared with the benchmarks."""
 
     base: str
     tokens: str
+    compared: str | None = None
 
 
 class Spec(JobSpec):

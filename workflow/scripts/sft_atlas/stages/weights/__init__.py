@@ -21,6 +21,7 @@ STAGE = Stage(
     scope="run",
     output="{place}/weights-{hash}.parquet",
     jobs=jobs,
+    priority=30,
     version=1,
     after=("base", "train"),
     absent="not measured",
