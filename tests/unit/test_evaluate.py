@@ -10,16 +10,18 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sft_atlas.analysis.collected import Found, Identity
 from sft_atlas.data.examples import WorkedExamples
 from sft_atlas.data.prompt import completion, prompt
 from sft_atlas.errors import DataError
-from sft_atlas.files import write_record
+from sft_atlas.files import write_json, write_record
 from sft_atlas.models.checkpoint import load_checkpoint
 from sft_atlas.models.device import load_model, prepare
 from sft_atlas.stages.benchmark.run import SCHEMA as ITEMS
 from sft_atlas.stages.evaluate import run as evaluate
 from sft_atlas.stages.evaluate.run import ITEM_SCHEMA, SCHEMA, build_task
 from sft_atlas.stages.evaluate.spec import Asked
+from sft_atlas.stages.evaluate.tables import gather
 from sft_atlas.study.measures import Evaluation
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, do, snapshot, stand_in
@@ -321,17 +323,16 @@ def test_without_leaks_both_ways_give_the_same_bytes(bench: Bench) -> None:
 def test_the_score_without_leaks_is_collected_as_a_part(bench: Bench) -> None:
     benchmark(bench.root, "same", SAME, SAME, kind="multiple_choice")
     bench.score({"same": {"shots": [3], "own_example": "keep"}})
-    items = {("tiny", name, 3): bench.items(row) for row, name in enumerate(("same", "same/without_leaks"))}
     scores = bench.output.relative_to(bench.root).as_posix()
-    cell = {"base": "tiny", "sample": "s", "recipe": "r", "seed": 0, "epochs": {"0": "b"}, "dataset": "d"}
-    cell |= {"held_out": None, "method": "full", "schedule": "constant", "train": "t.json", "weights": "w.parquet"}
-    cell |= {"tokens": "m.json", "likelihoods": None, "scores": scores, "run": "0"}
-    identity = {"matches": {"same": ["d"]}, "likelihoods": False}
-    gathered: dict[str, list[Row]] = {
-        name: [] for name in ("scores", "gains", "layers", "missing", "curves", "training")
-    }
-    cell |= {"train": None, "weights": None}
-    collect._run(cell, identity, bench.root, items, gathered)
+    write_json(bench.root / "tokens.json", {"rows": 4})
+    run = {"base": "tiny", "sample": "s", "recipe": "r", "seed": 0, "epochs": {"0": "b"}, "dataset": "d"}
+    run |= {"held_out": None, "method": "full", "schedule": "constant", "tokens": "tokens.json", "run": "0"}
+    bases = {"tiny": {"scores": scores}}
+    identity = Identity.model_validate(
+        {"runs": [run | {"scores": scores}], "bases": bases, "tokens": {}, "samples": {}, "benchmarks": {}}
+        | {"matches": {"same": ["d"]}, "missing": []}
+    )
+    gathered = gather(Found(identity, bench.root))
     assert [(row["benchmark"], row["gain"], row["n"], row["matched"]) for row in gathered["gains"]] == [
         ("same", 0.0, 6, True),
         ("same/without_leaks", 0.0, 3, True),

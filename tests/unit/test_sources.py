@@ -16,10 +16,10 @@ from sft_atlas.data import hub, sources
 from sft_atlas.data.sources import DataError, SourceFile, local_files, read_rows, refuse_twice, source_files
 from sft_atlas.files import read_json, write_json
 from sft_atlas.stages.benchmark import run as benchmarks
-from sft_atlas.stages.collect.run import paired_gain
 from sft_atlas.stages.contamination.run import overlaps
 from sft_atlas.stages.dataset import run as datasets
 from sft_atlas.stages.dataset.shared import PASSED_ON
+from sft_atlas.stages.evaluate.tables import paired_gain
 from sft_atlas.stages.likelihoods.run import draw_texts
 from sft_atlas.stages.sample import run as samples
 from sft_atlas.study.model import Template

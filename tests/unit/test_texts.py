@@ -220,8 +220,8 @@ def test_a_template_that_would_not_be_followed_is_refused(fields: dict[str, str]
 
 def test_reasons_reach_the_table_of_samples(tmp_path: Path) -> None:
     from sft_atlas.analysis import tables
-    from sft_atlas.stages.collect.run import _left_out
     from sft_atlas.stages.tokens.run import left_out
+    from sft_atlas.stages.tokens.tables import left_out as _left_out
 
     source = {"dropped": {"empty": 2, "template_marker": 1}}
     sample = {"sources": {"a": source, "b": {"dropped": {"empty": 3}}}, "dropped": {"duplicate_between_parts": 0}}
