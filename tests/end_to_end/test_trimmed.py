@@ -181,3 +181,11 @@ def test_cells_are_listed(finished_run: Repository) -> None:
     assert len(cells) == 12
     assert {cell["scores"] for cell in cells} == {"yes"}
     assert all((finished_run.folder / cell["target"]).exists() for cell in cells)
+
+
+def test_the_plan_says_how_many_files_there_are(finished: Repository) -> None:
+    """Within a tenth: quotas of inodes are checked against it (`max_files` in config.yaml)."""
+    there = sum(path.is_file() for path in (finished.folder / "results").rglob("*"))
+    finished.snakemake("plan")
+    planned = pl.read_parquet(finished.folder / "results/trimmed/plan.parquet")["files"].sum()
+    assert abs(planned - there) <= 0.1 * there, (planned, there)

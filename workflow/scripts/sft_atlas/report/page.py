@@ -40,10 +40,10 @@ def build(tables: Path, study: Mapping[str, Any], versions: Mapping[str, Any], o
     """Write `out/report.html` and `out/figures/NAME.svg` and `.png` from the tables in folder `tables`.
 
     `study` is the study file as a dictionary; of its keys `name`, `title`, `analyses`, the order of `bases`, `datasets`
-    and `benchmarks`, a benchmark's optional `chance` (score of guessing, 0..1), and `part` (study/plan.py) are used.
-    `versions` maps what was used to its version, or to a list of versions when runs differ. Links to tables are
-    relative: `tables/NAME.csv`. The same input gives the same bytes. Raises tables.TableError for a table that
-    breaks its schema.
+    and `benchmarks`, a benchmark's optional `chance` (score of guessing, 0..1), and `part` and `accepted`
+    (study/plan.py) are used. `versions` maps what was used to its version, or to a list of versions when runs differ.
+    Links to tables are relative: `tables/NAME.csv`. The same input gives the same bytes. Raises tables.TableError for
+    a table that breaks its schema.
     """
     results = Results(tables, dict(study))
     questions = figures.draw(results)
@@ -78,6 +78,11 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
         name=study.get("name") or "",
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         part=study.get("part"),
+        accepted=[
+            (stage, count, version)
+            for stage, counts in sorted((study.get("accepted") or {}).items())
+            for version, count in sorted(counts.items())
+        ],
         counts=_counts(results),
         findings=findings(results, questions),
         questions=[

@@ -6,6 +6,7 @@ from sft_atlas.errors import StudyError
 from sft_atlas.files import read_json
 from sft_atlas.nodes import Benchmark, Sample
 from sft_atlas.stage import stages
+from sft_atlas.study.load import unknown
 from sft_atlas.study.matrix import Matrix
 from sft_atlas.study.model import Study
 from sft_atlas.study.plan import Plan, Spec
@@ -15,14 +16,28 @@ def build_plan(study: Study, matrix: Matrix, name: str, results: Path | None = N
     """Resolve identities, from sources up to runs, and lay out every job of the study.
 
     Raises:
-        StudyError: a local source does not exist, or two identities collide.
+        StudyError: a local source does not exist, two identities collide, or results of a version are accepted that
+            never was.
     """
+    _check_accepted(study, name)
     plan = Plan(study, matrix, name, results)
     for stage in stages().values():
         if stage.scope != "study":
             for job in stage.jobs(plan):
                 plan.add(stage, job)
     return plan
+
+
+def _check_accepted(study: Study, name: str) -> None:
+    versions = {stage.name: stage.version for stage in stages().values() if stage.version}
+    for stage, version in study.accept.items():
+        if stage not in versions:
+            raise StudyError(f"{name}: accept.{stage}: {unknown('stage', stage, versions)}")
+        if version > versions[stage]:
+            raise StudyError(
+                f"{name}: accept.{stage}: found {version}, but this code is of version {versions[stage]}; give an "
+                "earlier one, or bring the code up to date"
+            )
 
 
 def check_examples(plan: Plan, results: Path) -> None:

@@ -7,7 +7,6 @@ distance from 1 - cos = (‖d‖² - (‖b‖ - ‖a‖)²) / (2 ‖a‖ ‖b‖
 tr(BᵀB AAᵀ) and a·d = (alpha / r) tr(Aᵀ(Bᵀa)), without rounding a merged model. Layers add up their tensors' sums.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import polars as pl
 from sft_atlas.errors import CellError, DataError
 from sft_atlas.files import content_hash, epoch_folder, read_json, recorded, write_record, write_table
 from sft_atlas.models.released import check_weights
+from sft_atlas.models.weight_files import of_folder
 from sft_atlas.stages.weights.spec import Spec
 
 BLOCK = 1 << 16
@@ -117,18 +117,11 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
         DataError: a tensor has a type that holds no weights.
     """
     found: dict[str, np.ndarray] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as handle:
-            size = int.from_bytes(handle.read(8), "little")
-            header = json.loads(handle.read(size))
-        data = np.memmap(file, mode="r", dtype=np.uint8, offset=8 + size)
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            if entry["dtype"] not in TYPES:
-                raise DataError(f"{file}: tensor {name} has type {entry['dtype']}; expected one of {', '.join(TYPES)}")
-            start, end = entry["data_offsets"]
-            found[name] = data[start:end].view(TYPES[entry["dtype"]]).reshape(entry["shape"])
+    for file, tensor in of_folder(folder):
+        if tensor.type not in TYPES:
+            expected = ", ".join(TYPES)
+            raise DataError(f"{file}: tensor {tensor.name} has type {tensor.type}; expected one of {expected}")
+        found[tensor.name] = tensor.data.view(TYPES[tensor.type]).reshape(tensor.shape)
     return found
 
 
