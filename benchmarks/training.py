@@ -41,13 +41,13 @@ from sft_atlas.data.formats import Options, normalise
 from sft_atlas.data.prompt import completion, prompt
 from sft_atlas.files import write_record, write_table
 from sft_atlas.micro import questions
-from sft_atlas.micro.tokenizer import train_tokenizer
+from sft_atlas.micro.byte_pairs import train_tokenizer
 from sft_atlas.models import device
 from sft_atlas.stages.tokens.run import tokenise
 from sft_atlas.stages.train import recipe_identity
 from sft_atlas.study.model import Recipe, Template
 from sft_atlas.training.fit import load, log_of, make_trainer, micro_batches
-from sft_atlas.training.settings import Settings
+from sft_atlas.training.run_settings import Settings
 from sft_atlas.training.trainer import adapter_config
 
 # width, layers, heads, key/value heads, feed-forward width, vocabulary, architecture (7B shapes: the models' cards)

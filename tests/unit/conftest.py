@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from sft_atlas.data.prompt import prompt
 from sft_atlas.files import write_record
-from sft_atlas.micro.tokenizer import train_tokenizer
+from sft_atlas.micro.byte_pairs import train_tokenizer
 from sft_atlas.models.tokenizer import open_tokenizer
 from sft_atlas.study.model import Template
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sft_atlas.errors import StudyError
-from sft_atlas.micro.config import Architecture, MicroBase
+from sft_atlas.micro.declared import Architecture, MicroBase
 from sft_atlas.micro.pretrain import build_model
 from sft_atlas.study.checks import check_places, known
 from sft_atlas.study.load import MAX_BYTES, check_device, load_config, load_study, read_yaml, study_path

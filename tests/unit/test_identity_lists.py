@@ -21,7 +21,7 @@ RECIPE: dict[str, Any] = {"method": "full", "learning_rate": 1e-3}
 
 def declarations() -> Iterator[type[Strict]]:
     """Every declaration that some identity holds."""
-    micro = importlib.import_module("sft_atlas.micro.config")
+    micro = importlib.import_module("sft_atlas.micro.declared")
     for module in (model, measures, micro):
         for kind in vars(module).values():
             if isinstance(kind, type) and issubclass(kind, Strict) and (kind.HASHED or kind.LABELS):

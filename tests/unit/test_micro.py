@@ -10,10 +10,10 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from sft_atlas.micro import config, documents, questions, world
-from sft_atlas.micro.config import MicroBase
+from sft_atlas.micro import declared, documents, questions, world
+from sft_atlas.micro.byte_pairs import train_tokenizer
+from sft_atlas.micro.declared import MicroBase
 from sft_atlas.micro.pretrain import build_model, pretrain
-from sft_atlas.micro.tokenizer import train_tokenizer
 
 VOCAB_SIZE = 400
 
@@ -46,9 +46,9 @@ def instructions(topic: str, held: bool, draws: int = 3000) -> set[str]:
 
 
 def test_config_names_what_exists() -> None:
-    assert set(get_args(config.Topic)) == set(questions.TOPICS)
-    assert set(get_args(config.BenchmarkTopic)) == set(questions.BENCHMARKS)
-    assert set(get_args(config.Domain)) == set(documents.DOMAINS)
+    assert set(get_args(declared.Topic)) == set(questions.TOPICS)
+    assert set(get_args(declared.BenchmarkTopic)) == set(questions.BENCHMARKS)
+    assert set(get_args(declared.Domain)) == set(documents.DOMAINS)
 
 
 def test_config_refuses_nonsense() -> None:
@@ -191,7 +191,7 @@ def test_every_architecture_is_another_network_with_the_same_tokenizer(
     text = "###Question: Tom 3 + 4 犬\n\n###Answer: a's x[0]  "
     ids = torch.arange(2, 42)[None]
     seen: list[torch.Tensor] = []
-    for architecture in get_args(config.Architecture):
+    for architecture in get_args(declared.Architecture):
         # The loader chooses the tokenizer class by model type, which must not change what the tokenizer does.
         model = build_model(tiny(architecture, layers=2), tokenizer.eos_token_id, tokenizer.pad_token_id).eval()
         model.save_pretrained(tmp_path / architecture)

@@ -9,7 +9,7 @@ import pytest
 
 from sft_atlas.analysis import tables
 from sft_atlas.analysis.findings import analyse
-from sft_atlas.report import interactive_more, text, words
+from sft_atlas.report import interactive_factors, say, sentences
 from sft_atlas.report.figures import QUESTIONS
 from sft_atlas.report.page import build
 from sft_atlas.report.results import Results
@@ -193,8 +193,8 @@ def test_what_a_dataset_adds_is_told_mixture_by_mixture(full: Path) -> None:
     results = Results(full / "tables", STUDY)
     results.frames["leave_one_out"] = tables.build("leave_one_out", rows)
     said = "X adds most to small (+20.0 points over all benchmarks), x least to large (0.0), n = 3 mixtures"
-    assert words.leave_one_out(results).startswith(said)
-    spec = interactive_more.leave_one_out(results)
+    assert sentences.leave_one_out(results).startswith(said)
+    spec = interactive_factors.leave_one_out(results)
     assert spec and [choice["name"] for choice in spec["choices"]] == ["mixture", "recipe", "epoch"]
 
 
@@ -206,11 +206,11 @@ def test_only_base_scores_are_reported(tmp_path: Path) -> None:
 
 
 def test_numbers_are_written_for_people() -> None:
-    assert text.points(0.1234) == "+12.3"
-    assert text.points(-0.0001) == "0.0"
-    assert text.number(-0.5) == "−0.50"
-    assert text.number(None) == "–"
-    assert text.probability(0.0004) == "< 0.001"
-    assert text.count(1, "run") == "1 run"
-    assert text.count(1000, "cell") == "1,000 cells"
-    assert text.interval(None, 1.0) == "[no interval: too few]"
+    assert say.points(0.1234) == "+12.3"
+    assert say.points(-0.0001) == "0.0"
+    assert say.number(-0.5) == "−0.50"
+    assert say.number(None) == "–"
+    assert say.probability(0.0004) == "< 0.001"
+    assert say.count(1, "run") == "1 run"
+    assert say.count(1000, "cell") == "1,000 cells"
+    assert say.interval(None, 1.0) == "[no interval: too few]"

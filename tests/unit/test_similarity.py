@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sft_atlas.data.words import ngrams
+from sft_atlas.data.ngrams import ngrams
 from sft_atlas.stages.similarity.run import containment
 from tests.unit.helpers import content, do, stand_in
 

@@ -25,7 +25,7 @@ import pytest
 
 from sft_atlas.code import PACKAGE, code_of
 from sft_atlas.fields import Strict
-from sft_atlas.micro import config
+from sft_atlas.micro import declared as micro_declared
 from sft_atlas.stage import stages
 from sft_atlas.study import measures, model
 
@@ -123,8 +123,8 @@ def test_the_files_behind_a_stage_are_found() -> None:
     assert {"training/fit.py", "training/sampler.py", "training/memory.py", "models/tokenizer.py"} <= set(
         sources("train")
     )
-    assert {"models/device.py", "training/settings.py", "stages/train/spec.py"} <= set(sources("train"))
-    assert not {"micro/pretrain.py", "micro/config.py"} & set(sources("train"))
+    assert {"models/device.py", "training/run_settings.py", "stages/train/spec.py"} <= set(sources("train"))
+    assert not {"micro/pretrain.py", "micro/declared.py"} & set(sources("train"))
     assert {"stages/base/run.py", "micro/pretrain.py", "micro/world.py", "data/prompt.py"} <= set(sources("base"))
     assert {"stages/evaluate/run.py", "data/prompt.py", "stages/benchmark/run.py"} <= set(sources("evaluate"))
     assert {"stages/sample/run.py", "data/draw.py"} <= set(sources("sample"))
@@ -141,7 +141,7 @@ def declarations(kind: type[Strict] = Strict) -> Iterator[type[Strict]]:
 
 def test_no_default_can_change_behind_an_identity() -> None:
     """An identity says every value of a declaration that it is made from, but for those recorded here."""
-    assert {model.Recipe, model.Template, measures.Evaluation, config.MicroBase} <= set(declarations())
+    assert {model.Recipe, model.Template, measures.Evaluation, micro_declared.MicroBase} <= set(declarations())
     later = {
         f"{declared.__module__}.{declared.__name__}": {
             name: field.get_default(call_default_factory=True)

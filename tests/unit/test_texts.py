@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from sft_atlas.data.cleaning import block
 from sft_atlas.data.formats import Example, Options, normalise
 from sft_atlas.data.prompt import completion, holds_marker, markers, prompt
-from sft_atlas.data.text import block
 from sft_atlas.stages.dataset.run import clean
 from sft_atlas.stages.evaluate.run import worked_examples
 from sft_atlas.study.model import Template

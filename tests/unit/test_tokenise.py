@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from sft_atlas.data.prompt import completion, prompt
 from sft_atlas.errors import DataError
 from sft_atlas.files import read_json, write_record
-from sft_atlas.micro.tokenizer import END
+from sft_atlas.micro.byte_pairs import END
 from sft_atlas.models.device import load_model, prepare
 from sft_atlas.models.tokenizer import IGNORED, load_tokenizer, open_tokenizer
 from sft_atlas.stages.evaluate.run import build_task

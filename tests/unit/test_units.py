@@ -17,7 +17,7 @@ from sft_atlas.analysis.intervals import Jackknife
 from sft_atlas.analysis.maps import LIKELIHOODS, centred, likelihood_map
 from sft_atlas.analysis.prediction import _errors, cells, half_width, hits, recommend
 from sft_atlas.analysis.statistics import reliability
-from sft_atlas.report import figures_factors, text
+from sft_atlas.report import figures_factors, say
 from sft_atlas.report.results import Results
 from sft_atlas.study.analyses import AnalysisOptions
 from tests.unit.synthetic import Study, tables_of
@@ -212,4 +212,4 @@ def test_seed_noise_says_on_which_bases_it_was_measured(tmp_path) -> None:  # ty
 )
 def test_a_relation_may_be_borderline(ends: tuple[float, float], q: float, says: str) -> None:
     row = {"coefficient": -0.22, "ci_low": ends[0], "ci_high": ends[1], "q": q}
-    assert text.relation(row, "perplexity") == says
+    assert say.relation(row, "perplexity") == says

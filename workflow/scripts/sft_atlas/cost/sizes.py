@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_atlas.errors import StudyError
-from sft_atlas.micro.config import MicroBase
+from sft_atlas.micro.declared import MicroBase
 from sft_atlas.study.load import read_yaml
 from sft_atlas.study.matrix import ExpandedSample
 from sft_atlas.study.model import Base, Benchmark, Dataset, Study

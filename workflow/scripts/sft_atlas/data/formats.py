@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sft_atlas.data.cleaning import plain_lines
 from sft_atlas.data.sources import Row
-from sft_atlas.data.text import plain_lines
 from sft_atlas.errors import DataError
 
 

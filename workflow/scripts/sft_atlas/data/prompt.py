@@ -2,7 +2,7 @@
 
 import re
 
-from sft_atlas.data.text import indented
+from sft_atlas.data.cleaning import indented
 from sft_atlas.study.model import Template
 
 PLACES = re.compile(r"\{(instruction|input)\}")

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from sft_atlas.micro.config import MicroBase
+from sft_atlas.micro.declared import MicroBase
 from sft_atlas.micro.documents import documents
 
 # Documents are sorted by length within pools of this many batches: less padding, while batches stay mixed.

@@ -13,11 +13,12 @@ from sft_atlas.report import (
     figures_layers,
     figures_selection,
     interactive,
+    interactive_data,
+    interactive_factors,
     interactive_layers,
-    interactive_more,
     interactive_training,
+    sentences,
     style,
-    words,
 )
 from sft_atlas.report.results import Results
 
@@ -68,7 +69,7 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             interactive.gains_mean,
             figures_gains.gains_mean,
         ),
-        Plan("free", "The same, whatever the base scores by itself", ("free",), words.free, interactive.free),
+        Plan("free", "The same, whatever the base scores by itself", ("free",), sentences.free, interactive.free),
         Plan(
             "gains_bases",
             "What each base model gains",
@@ -78,19 +79,25 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             figures_gains.gains_bases,
         ),
         Plan(
-            "agreement", "Do bases profit from the same data?", ("agreement",), words.agreement, interactive.agreement
+            "agreement",
+            "Do bases profit from the same data?",
+            ("agreement",),
+            sentences.agreement,
+            interactive.agreement,
         ),
         Plan(
             "base_similarity",
             "Which bases are alike in what helps them",
             ("similarity",),
-            words.base_similarity,
+            sentences.base_similarity,
             interactive.base_similarity,
         ),
-        Plan("pca", "How many patterns there are", ("pca",), words.pca, interactive.pca),
-        Plan("loadings", "What the first patterns are", ("pca",), words.loadings, interactive.loadings),
-        Plan("variance", "What gains vary with", ("variance",), words.variance, interactive.variance),
-        Plan("benchmarks", "Which benchmarks go together", ("benchmarks",), words.benchmarks, interactive.benchmarks),
+        Plan("pca", "How many patterns there are", ("pca",), sentences.pca, interactive.pca),
+        Plan("loadings", "What the first patterns are", ("pca",), sentences.loadings, interactive.loadings),
+        Plan("variance", "What gains vary with", ("variance",), sentences.variance, interactive.variance),
+        Plan(
+            "benchmarks", "Which benchmarks go together", ("benchmarks",), sentences.benchmarks, interactive.benchmarks
+        ),
         Plan(
             "scores",
             "Where scores start and where they end",
@@ -106,7 +113,7 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "Perplexity of the data under the base model",
             ("gains", "predictors", "correlations"),
             figures_data.explain_perplexity,
-            interactive_more.perplexity,
+            interactive_data.perplexity,
             figures_data.perplexity,
         ),
         Plan(
@@ -114,7 +121,7 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "All properties side by side",
             ("correlations",),
             figures_data.explain_predictors,
-            interactive_more.predictors,
+            interactive_data.predictors,
             figures_data.predictors,
         ),
         Plan(
@@ -122,17 +129,17 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "Similarity of data and benchmark",
             ("gains", "predictors", "correlations"),
             figures_data.explain_similarity,
-            interactive_more.similarity,
+            interactive_data.similarity,
             figures_data.similarity,
         ),
         Plan(
             "prediction",
             "Can gains of a new base be predicted?",
             ("prediction",),
-            words.prediction,
-            interactive_more.prediction,
+            sentences.prediction,
+            interactive_data.prediction,
         ),
-        Plan("recommend", "What to train a base on", ("recommend",), words.recommend, interactive_more.recommend),
+        Plan("recommend", "What to train a base on", ("recommend",), sentences.recommend, interactive_data.recommend),
     ),
     "Which layers change, and which change goes with the gain?": (
         Plan(
@@ -155,14 +162,14 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "layer_peaks",
             "Where that relation is strongest",
             ("layer_peaks",),
-            words.layer_peaks,
+            sentences.layer_peaks,
             interactive_layers.layer_peaks,
         ),
         Plan(
             "layer_agreement",
             "Do bases change alike?",
             ("layer_agreement",),
-            words.layer_agreement,
+            sentences.layer_agreement,
             interactive_layers.layer_agreement,
         ),
         Plan(
@@ -193,7 +200,7 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             "Methods, sizes and schedules, pair by pair",
             ("contrasts",),
             figures_factors.explain_contrasts,
-            interactive_more.contrasts,
+            interactive_factors.contrasts,
             figures_factors.contrasts,
         ),
         Plan(
@@ -203,27 +210,27 @@ QUESTIONS: dict[str, tuple[Plan, ...]] = {
             interactive_training.explain_curves,
             interactive_training.curves,
         ),
-        Plan("epochs", "Epoch by epoch", ("epochs",), words.epochs, interactive_more.epochs),
+        Plan("epochs", "Epoch by epoch", ("epochs",), sentences.epochs, interactive_factors.epochs),
         Plan(
             "leave_one_out",
             "What each dataset adds to the mixture",
             ("leave_one_out",),
-            words.leave_one_out,
-            interactive_more.leave_one_out,
+            sentences.leave_one_out,
+            interactive_factors.leave_one_out,
         ),
         Plan(
             "crosslingual",
             "The same questions in other languages",
             ("crosslingual",),
-            words.crosslingual,
-            interactive_more.crosslingual,
+            sentences.crosslingual,
+            interactive_factors.crosslingual,
         ),
         Plan(
             "seeds",
             "Gains beside the noise of the training seed",
             ("seeds", "effects"),
             figures_factors.explain_seeds,
-            interactive_more.seeds,
+            interactive_factors.seeds,
             figures_factors.seeds,
         ),
     ),
@@ -241,8 +248,8 @@ AUDIT = (
         "sensitivity",
         "Which mean effects hang on suspect cells",
         ("sensitivity",),
-        words.sensitivity,
-        interactive_more.sensitivity,
+        sentences.sensitivity,
+        interactive_factors.sensitivity,
     ),
 )
 

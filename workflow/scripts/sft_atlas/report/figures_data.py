@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from sft_atlas.analysis.statistics import Array, within
-from sft_atlas.report import style, text
+from sft_atlas.report import say, style
 from sft_atlas.report.results import Results
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -37,8 +37,8 @@ def perplexity(results: Results) -> Figure | None:
         axes.set_xlabel("perplexity of completions under the base model (log scale)")
     inside = results.correlation("log_perplexity", "within_dataset")
     if inside is not None:
-        ends = text.interval(inside["ci_low"], inside["ci_high"])
-        note = f"between bases, on one dataset:\nρ = {text.number(inside['coefficient'])} {ends}"
+        ends = say.interval(inside["ci_low"], inside["ci_high"])
+        note = f"between bases, on one dataset:\nρ = {say.number(inside['coefficient'])} {ends}"
         grid.flat[0].text(0.98, 0.97, note, transform=grid.flat[0].transAxes, ha="right", va="top", color=style.SOFT)
     grid.flat[0].set_ylabel("gain over the base model (points)")
     handles = [Line2D([], [], color=style.colour(bases, b), marker="o", linestyle="", label=b) for b in bases]
@@ -108,16 +108,16 @@ def explain_perplexity(results: Results) -> str:
     for scope in ("within_dataset", "within_base", "pooled"):
         row = results.correlation("log_perplexity", scope)
         if row is not None:
-            parts.append(f"{text.SCOPES[scope]}: {text.relation(row, 'perplexity')} ({text.correlation(row)})")
-    return text.sentence("; ".join(parts)) if parts else text.sentence("too few runs to correlate perplexity with gain")
+            parts.append(f"{say.SCOPES[scope]}: {say.relation(row, 'perplexity')} ({say.correlation(row)})")
+    return say.sentence("; ".join(parts)) if parts else say.sentence("too few runs to correlate perplexity with gain")
 
 
 def predictors(results: Results) -> Figure | None:
     """All correlations over all benchmarks, with their intervals."""
     rows = [
         (predictor, scope, row)
-        for predictor in text.PREDICTORS
-        for scope in text.SCOPES
+        for predictor in say.PREDICTORS
+        for scope in say.SCOPES
         if (row := results.correlation(predictor, scope)) is not None
     ]
     if not rows:
@@ -125,13 +125,13 @@ def predictors(results: Results) -> Figure | None:
     drawing = style.figure(9.5, 1.0 + 0.34 * len(rows))
     axes = drawing.subplots()
     for i, (_, _, row) in enumerate(rows):
-        ink = style.COLOURS[0] if text.is_clear(row) else style.SOFT
+        ink = style.COLOURS[0] if say.is_clear(row) else style.SOFT
         if row["ci_low"] is not None and row["ci_high"] is not None:
             axes.plot([row["ci_low"], row["ci_high"]], [i, i], color=ink, linewidth=2.2, solid_capstyle="round")
         axes.plot(row["coefficient"], i, "o", color=ink, markersize=6.5, markeredgecolor="white")
-        note = f"q {text.probability(row['q'])}, {text.count(row['n_clusters'], UNITS[row['scope']])}"
+        note = f"q {say.probability(row['q'])}, {say.count(row['n_clusters'], UNITS[row['scope']])}"
         axes.text(1.04, i, note, va="center", fontsize=8, color=style.SOFT)
-    axes.set_yticks(range(len(rows)), [f"{text.PREDICTORS[p]}\n{text.SCOPES[s]}" for p, s, _ in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{say.PREDICTORS[p]}\n{say.SCOPES[s]}" for p, s, _ in rows], fontsize=8)
     axes.set(xlim=(-1, 1), ylim=(len(rows) - 0.4, -0.6), xlabel="rank correlation with gain, with interval")
     style.zero_line(axes, horizontal=False)
     axes.tick_params(axis="y", length=0)
@@ -147,16 +147,16 @@ def explain_predictors(results: Results) -> str:
     """Which properties go with gain clearly, and which do not."""
     clear: list[str] = []
     unclear: list[str] = []
-    for predictor, name in text.PREDICTORS.items():
-        rows = [row for scope in text.SCOPES if (row := results.correlation(predictor, scope)) is not None]
+    for predictor, name in say.PREDICTORS.items():
+        rows = [row for scope in say.SCOPES if (row := results.correlation(predictor, scope)) is not None]
         if not rows:
             continue
-        best = max(rows, key=lambda row: (text.is_clear(row), abs(row["coefficient"])))
-        said = f"{name} (strongest {text.SCOPES[best['scope']]}: {text.correlation(best)})"
-        (clear if text.is_clear(best) else unclear).append(said)
+        best = max(rows, key=lambda row: (say.is_clear(row), abs(row["coefficient"])))
+        said = f"{name} (strongest {say.SCOPES[best['scope']]}: {say.correlation(best)})"
+        (clear if say.is_clear(best) else unclear).append(said)
     parts = [f"clearly related to gain: {'; '.join(clear)}"] if clear else ["no property is clearly related to gain"]
     parts += [f"no clear relation for {'; '.join(unclear)}"] if unclear else []
-    return ". ".join(text.sentence(part).rstrip(".") for part in parts) + "."
+    return ". ".join(say.sentence(part).rstrip(".") for part in parts) + "."
 
 
 def similarity(results: Results) -> Figure | None:
@@ -197,5 +197,5 @@ def explain_similarity(results: Results) -> str:
         for scope in ("within_run", "within_base"):
             row = results.correlation(predictor, scope)
             if row is not None:
-                parts.append(f"{text.SCOPES[scope]}: {text.relation(row, name)} ({text.correlation(row)})")
-    return text.sentence("; ".join(parts)) if parts else text.sentence("too few runs to correlate similarity with gain")
+                parts.append(f"{say.SCOPES[scope]}: {say.relation(row, name)} ({say.correlation(row)})")
+    return say.sentence("; ".join(parts)) if parts else say.sentence("too few runs to correlate similarity with gain")

@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sft_atlas.report import style, text
+from sft_atlas.report import say, style
 from sft_atlas.report.results import Results
 
 MATCHED = {None: "all benchmarks", True: "matched benchmarks", False: "other benchmarks"}
@@ -24,7 +24,7 @@ def contrasts(results: Results) -> Figure | None:
     for axes, (factor, first, second) in zip(grid.flat, pairs, strict=True):
         rows = _ordered(results, frame.filter(factor=factor, first=first, second=second))
         for i, row in enumerate(rows):
-            ink = style.COLOURS[0] if text.is_clear(row) else style.SOFT
+            ink = style.COLOURS[0] if say.is_clear(row) else style.SOFT
             if row["ci_low"] is not None and row["ci_high"] is not None:
                 axes.plot([100 * row["ci_low"], 100 * row["ci_high"]], [i, i], color=ink, linewidth=2.2)
             axes.plot(100 * row["difference"], i, "o", color=ink, markersize=6.5, markeredgecolor="white")
@@ -64,22 +64,22 @@ def explain_contrasts(results: Results) -> str:
     for row in results["contrasts"].filter(everything).iter_rows(named=True):
         unit = " rows" if row["factor"] == "size" else ""
         second, first = f"{row['second']}{unit}", f"{row['first']}{unit}"
-        ends = text.interval(row["ci_low"], row["ci_high"], text.points)
-        if text.is_clear(row):
+        ends = say.interval(row["ci_low"], row["ci_high"], say.points)
+        if say.is_clear(row):
             verdict = f"training with {second} scores {'more' if row['difference'] > 0 else 'less'} than with {first}"
         else:
             verdict = f"no clear difference between {second} and {first}"
         level = {name: row[name] for name in ("factor", "first", "second")}
         single = results["contrasts"].filter(pl.col("benchmark").is_not_null(), **level)
-        clear = [one for one in single.iter_rows(named=True) if text.is_clear(one)]
+        clear = [one for one in single.iter_rows(named=True) if say.is_clear(one)]
         said = f"benchmark by benchmark it is clear on {len(clear)} of {single.height}"
         if clear:
             most = max(clear, key=lambda one: abs(one["difference"]))
-            said += f", most on {subject(results, most)} ({text.points(most['difference'])})"
-        n = text.count(row["n_pairs"], "pair")
-        counts = f"{text.count(row['n_bases'], 'base')} and {text.count(row['n_datasets'], 'dataset')}"
-        parts.append(f"{verdict}: {text.points(row['difference'])} points {ends}, n = {n} over {counts}; {said}")
-    return text.sentence("; ".join(parts))
+            said += f", most on {subject(results, most)} ({say.points(most['difference'])})"
+        n = say.count(row["n_pairs"], "pair")
+        counts = f"{say.count(row['n_bases'], 'base')} and {say.count(row['n_datasets'], 'dataset')}"
+        parts.append(f"{verdict}: {say.points(row['difference'])} points {ends}, n = {n} over {counts}; {said}")
+    return say.sentence("; ".join(parts))
 
 
 def seeds(results: Results) -> Figure | None:
@@ -120,18 +120,18 @@ def explain_seeds(results: Results) -> str:
     """Spread over seeds beside the mean matched gain, and on which bases it was measured."""
     rows = {r["matched"]: r for r in results["seeds"].filter(pl.col("scope") == "all").iter_rows(named=True)}
     row = rows[None]
-    ends = text.interval(row["ci_low"], row["ci_high"], lambda v: text.number(100 * v, 1))
+    ends = say.interval(row["ci_low"], row["ci_high"], lambda v: say.number(100 * v, 1))
     measured = set(results["seeds"].filter(pl.col("scope") == "cell")["base"])
     bases = [base for base in results.bases if base in measured]
-    where = f"on {text.count(len(bases), 'base')} of {len(results.bases)}"
+    where = f"on {say.count(len(bases), 'base')} of {len(results.bases)}"
     if len(bases) == 1 < len(results.bases):
         where = f"measured on one base alone, {bases[0]}, of {len(results.bases)}"
     said = (
-        f"{where}, another training seed moves a gain by {text.number(100 * row['sd'], 1)} points {ends} (standard "
-        f"deviation, n = {text.count(row['n_cells'], 'cell')} from {text.count(row['n_runs'], 'run')})"
+        f"{where}, another training seed moves a gain by {say.number(100 * row['sd'], 1)} points {ends} (standard "
+        f"deviation, n = {say.count(row['n_cells'], 'cell')} from {say.count(row['n_runs'], 'run')})"
     )
     matched = results.effect("matched")
     if matched is None:
-        return text.sentence(said)
-    gain = f"{text.points(matched['gain'])} points {text.interval(matched['ci_low'], matched['ci_high'], text.points)}"
-    return text.sentence(f"{said}; the mean matched gain is {gain}")
+        return say.sentence(said)
+    gain = f"{say.points(matched['gain'])} points {say.interval(matched['ci_low'], matched['ci_high'], say.points)}"
+    return say.sentence(f"{said}; the mean matched gain is {gain}")

@@ -15,7 +15,7 @@ from matplotlib.patheffects import Normal, Stroke
 
 from sft_atlas.analysis.audit import without_suspects
 from sft_atlas.analysis.cells import MEASURE, row_codes
-from sft_atlas.report import style, text
+from sft_atlas.report import say, style
 from sft_atlas.report.results import Results
 
 CEILING, FLOOR = 0.95, 0.05
@@ -30,7 +30,7 @@ def gains_mean(results: Results) -> Figure | None:
     drawing = style.figure(width, 1.5 + 0.34 * len(results.datasets))
     axes = drawing.subplots()
     limit = _limit(rows)
-    title = f"Mean over {text.count(int(rows['n_bases'].to_numpy().max()), 'base model')}{results.setting.label}"
+    title = f"Mean over {say.count(int(rows['n_bases'].to_numpy().max()), 'base model')}{results.setting.label}"
     _heat_map(axes, results, rows, limit, title, size=8.5)
     _colour_bar(drawing, [axes], limit)
     return drawing
@@ -86,7 +86,7 @@ def _heat_map(
         values[i, j] = 100 * row["gain"]
         shade = abs(values[i, j]) / limit
         ink = "white" if shade > 0.72 else style.INK
-        written = text.number(values[i, j], 0)
+        written = say.number(values[i, j], 0)
         axes.text(j, i, written, ha="center", va="center", fontsize=size, color=ink, zorder=4)
         if row["matched"]:
             box = Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=style.INK, linewidth=1.7, zorder=3)
@@ -123,16 +123,16 @@ def _colour_bar(drawing: Figure, axes: list[Axes], limit: float) -> None:
 def explain_gains(results: Results) -> str:
     """Largest mean gain, how many means are clear, and what matching data does."""
     rows = results.shown("mean").sort("gain", descending=True)
-    clear = [row for row in rows.iter_rows(named=True) if text.is_clear(row)]
+    clear = [row for row in rows.iter_rows(named=True) if say.is_clear(row)]
     top = rows.row(0, named=True)
     label = results.labels[top["benchmark"], top["shots"], top["metric"]]
     parts = [
         f"The largest mean gain is that of {top['dataset']} on {label}: {_estimate(top)}, "
-        f"n = {text.count(top['n_bases'], 'base')}{_format_failures(results, top)}",
-        f"clearly above zero (q below {text.CLEAR_Q} over all of them) are {sum(r['gain'] > 0 for r in clear)} of "
-        f"{text.count(rows.height, 'mean')}, clearly below {sum(r['gain'] < 0 for r in clear)}",
+        f"n = {say.count(top['n_bases'], 'base')}{_format_failures(results, top)}",
+        f"clearly above zero (q below {say.CLEAR_Q} over all of them) are {sum(r['gain'] > 0 for r in clear)} of "
+        f"{say.count(rows.height, 'mean')}, clearly below {sum(r['gain'] < 0 for r in clear)}",
     ]
-    return text.sentence("; ".join(parts))
+    return say.sentence("; ".join(parts))
 
 
 def _format_failures(results: Results, row: dict) -> str:
@@ -142,7 +142,7 @@ def _format_failures(results: Results, row: dict) -> str:
     )
     if failed.is_empty():
         return ""
-    return f" (a gain of form: {text.count(failed.height, 'base')} fail there on format, as the audit says)"
+    return f" (a gain of form: {say.count(failed.height, 'base')} fail there on format, as the audit says)"
 
 
 def explain_matched(results: Results) -> str:
@@ -150,16 +150,16 @@ def explain_matched(results: Results) -> str:
     matched, unmatched, difference = (results.effect(scope) for scope in ("matched", "unmatched", "difference"))
     if matched is None or unmatched is None or difference is None:
         return ""
-    if text.spans_zero(difference):
+    if say.spans_zero(difference):
         verdict = "no clear difference"
     else:
         verdict = "matching data helps" if difference["gain"] > 0 else "matching data does worse"
-    return text.sentence(
+    return say.sentence(
         f"{verdict}: where the data trains what is tested, the gain is {_estimate(matched)} "
-        f"(n = {text.count(matched['n_cells'], 'cell')}), elsewhere {_estimate(unmatched)} "
-        f"(n = {text.count(unmatched['n_cells'], 'cell')}); on the same base and benchmark the difference is "
-        f"{_estimate(difference)}, over {text.count(difference['n_bases'], 'base')} and "
-        f"{text.count(difference['n_datasets'], 'dataset')}"
+        f"(n = {say.count(matched['n_cells'], 'cell')}), elsewhere {_estimate(unmatched)} "
+        f"(n = {say.count(unmatched['n_cells'], 'cell')}); on the same base and benchmark the difference is "
+        f"{_estimate(difference)}, over {say.count(difference['n_bases'], 'base')} and "
+        f"{say.count(difference['n_datasets'], 'dataset')}"
     )
 
 
@@ -168,22 +168,22 @@ def explain_bases(results: Results) -> str:
     means = results.shown("mean").filter(pl.col("n_bases") > 1)
     cells = results.shown("cell").join(means, on=["dataset", *MEASURE], suffix="_mean")
     if cells.is_empty():
-        return text.sentence("one base model only, so nothing can be said about agreement")
+        return say.sentence("one base model only, so nothing can be said about agreement")
     same = cells["gain"].sign() == cells["gain_mean"].sign()
     factors = [row_codes(cells, [name]) for name in ("base", "dataset")]
     agreement = results.intervals.mean(same.cast(pl.Float64).to_numpy(), *factors)
     ends = [None if np.isnan(end) else min(1.0, max(0.0, end)) for end in (agreement.low, agreement.high)]
-    bases = text.count(int(means["n_bases"].to_numpy().max()), "base")
-    return text.sentence(
-        f"in {_percent(agreement.estimate)} of {text.count(cells.height, 'cell')} "
-        f"{text.interval(ends[0], ends[1], _percent)} "
+    bases = say.count(int(means["n_bases"].to_numpy().max()), "base")
+    return say.sentence(
+        f"in {_percent(agreement.estimate)} of {say.count(cells.height, 'cell')} "
+        f"{say.interval(ends[0], ends[1], _percent)} "
         f"a base model's gain has the sign of the mean over {bases}, to which it belongs itself"
     )
 
 
 def _estimate(row: dict) -> str:
     """A gain with its interval."""
-    return f"{text.points(row['gain'])} points {text.interval(row['ci_low'], row['ci_high'], text.points)}"
+    return f"{say.points(row['gain'])} points {say.interval(row['ci_low'], row['ci_high'], say.points)}"
 
 
 def scores(results: Results) -> Figure | None:
@@ -191,7 +191,7 @@ def scores(results: Results) -> Figure | None:
     frame = score_ranges(results)
     if frame.is_empty():
         return None
-    bases, measures = results.bases, [m for m in results.measures if m[2] not in text.JUDGED]
+    bases, measures = results.bases, [m for m in results.measures if m[2] not in say.JUDGED]
     step = 1 / (len(bases) + 1)
     drawing = style.figure(9.5, 1.2 + len(measures) * max(0.4, 0.09 * (len(bases) + 1)))
     axes = drawing.subplots()
@@ -228,7 +228,7 @@ def score_ranges(results: Results) -> pl.DataFrame:
     """Worst and best fine-tuned score beside the base model's, per base and measure; fractions only."""
     whole = pl.DataFrame(results.measures, schema=dict.fromkeys(MEASURE), orient="row") if results.measures else None
     known = without_suspects(results["scores"], results["suspects"])
-    known = known.filter(pl.col("score").is_not_null() & ~pl.col("metric").is_in(text.JUDGED))
+    known = known.filter(pl.col("score").is_not_null() & ~pl.col("metric").is_in(say.JUDGED))
     known = known if whole is None else known.join(whole, on=MEASURE, how="semi")
     key = ["base", *MEASURE]
     tuned = known.filter(pl.col("sample").is_not_null())
@@ -243,11 +243,11 @@ def explain_scores(results: Results) -> str:
     """Where scores start and end, and how many touch the floor or the ceiling."""
     frame = score_ranges(results)
     start, best = frame["base_score"].drop_nulls().to_numpy(), frame["best"].to_numpy()
-    checkpoints = text.count(int(frame["n"].to_numpy().max()), "checkpoint")
+    checkpoints = say.count(int(frame["n"].to_numpy().max()), "checkpoint")
     began = f"base models score {_percent(start.min())} to {_percent(start.max())}, " if len(start) else ""
-    return text.sentence(
+    return say.sentence(
         f"{began}the best fine-tuned models {_percent(best.min())} to {_percent(best.max())} "
-        f"(n = {text.count(frame.height, 'pair')} of base and benchmark); {int((start <= FLOOR).sum())} start below "
+        f"(n = {say.count(frame.height, 'pair')} of base and benchmark); {int((start <= FLOOR).sum())} start below "
         f"{_percent(FLOOR)} and {int((best >= CEILING).sum())} end above {_percent(CEILING)}, "
         f"where gains say little. The best of {checkpoints} is by luck a little better than it would be again"
     )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sft_atlas.analysis.cells import row_codes
-from sft_atlas.report import style, text
+from sft_atlas.report import say, style
 from sft_atlas.report.results import Results
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
@@ -59,7 +59,7 @@ def explain_profile(results: Results) -> str:
     """Whether the last third of layers changes more than the first third, relative to its weights and in norm."""
     said = {name: _thirds(results, column) for name, column in (("relative", "relative"), ("raw", "norm"))}
     parts = [f"{name} change: {'; '.join(part)}" for name, part in said.items() if part]
-    return " ".join(map(text.sentence, parts)) or text.sentence("too few layers to compare the top with the bottom")
+    return " ".join(map(say.sentence, parts)) or say.sentence("too few layers to compare the top with the bottom")
 
 
 def _thirds(results: Results, change: str) -> list[str]:
@@ -80,11 +80,11 @@ def _thirds(results: Results, change: str) -> list[str]:
         factors = [row_codes(part, [name]) for name in ("base", "dataset")]
         ratio = results.intervals.mean((part["last"] / part["first"]).log().to_numpy(), *factors)
         ends = [None if np.isnan(end) else float(np.exp(end)) for end in (ratio.low, ratio.high)]
-        said = f"{float(np.exp(ratio.estimate)):.2f} times the first third's {text.interval(*ends)}"
+        said = f"{float(np.exp(ratio.estimate)):.2f} times the first third's {say.interval(*ends)}"
         if ends[0] is None or ends[1] is None or ends[0] <= 1 <= ends[1]:
             said += ", so no clear difference"
         parts.append(
-            f"under {method}, the last third of layers changes {said}, n = {text.count(part.height, 'profile')}"
+            f"under {method}, the last third of layers changes {said}, n = {say.count(part.height, 'profile')}"
         )
     return parts
 
@@ -94,7 +94,7 @@ def correlation(results: Results) -> Figure | None:
     frame = _within_base(results)
     if frame.is_empty():
         return None
-    targets = [target for target in text.TARGETS if target in set(frame["target"])]
+    targets = [target for target in say.TARGETS if target in set(frame["target"])]
     methods = frame["method"].unique().sort().to_list()
     drawing = style.figure(5.0 * len(targets) + 0.5, 4.0)
     grid = drawing.subplots(1, len(targets), squeeze=False, sharey=True)
@@ -106,10 +106,10 @@ def correlation(results: Results) -> Figure | None:
             axes.fill_between(band["depth"], band["ci_low"], band["ci_high"], color=ink, alpha=0.15, linewidth=0)
             axes.plot(part["depth"], part["coefficient"], color=ink, linewidth=2, label=method)
             for row in part.iter_rows(named=True):
-                face = ink if text.is_clear(row) else "white"
+                face = ink if say.is_clear(row) else "white"
                 axes.plot(row["depth"], row["coefficient"], "o", markersize=5.5, color=ink, markerfacecolor=face)
         style.zero_line(axes)
-        axes.set(ylim=(-1.02, 1.02), xlabel="relative depth", title=text.TARGETS[target].capitalize())
+        axes.set(ylim=(-1.02, 1.02), xlabel="relative depth", title=say.TARGETS[target].capitalize())
         axes.grid(axis="y")
     grid.flat[0].set_ylabel("rank correlation of change with gain\n(within base; filled: clear)")
     grid.flat[0].legend(loc="lower left", ncols=len(methods))
@@ -133,19 +133,19 @@ def explain_correlation(results: Results) -> str:
         _within_base(results).sort("target", "method", "depth").group_by("target", "method", maintain_order=True)
     ):
         rows = part.to_dicts()
-        clear = sum(text.is_clear(row) for row in rows)
+        clear = sum(say.is_clear(row) for row in rows)
         top = max(rows, key=lambda row: abs(row["coefficient"]))
-        where = f"strongest at depth {text.number(top['depth'], 1)}: {_coefficient(top)}"
-        verdict = f"clear at {clear} of {text.count(len(rows), 'depth')}" if clear else "no clear relation at any depth"
-        parts.append(f"{text.TARGETS[str(target)]}, {method}: {verdict} ({where})")
+        where = f"strongest at depth {say.number(top['depth'], 1)}: {_coefficient(top)}"
+        verdict = f"clear at {clear} of {say.count(len(rows), 'depth')}" if clear else "no clear relation at any depth"
+        parts.append(f"{say.TARGETS[str(target)]}, {method}: {verdict} ({where})")
     if not parts:
-        return text.sentence("too few runs to correlate layers with gain")
-    return text.sentence(f"how much layers change, against {'; '.join(parts)}")
+        return say.sentence("too few runs to correlate layers with gain")
+    return say.sentence(f"how much layers change, against {'; '.join(parts)}")
 
 
 def _coefficient(row: dict[str, Any]) -> str:
     """A coefficient with interval, q and n."""
     return (
-        f"ρ = {text.number(row['coefficient'])} {text.interval(row['ci_low'], row['ci_high'])}, "
-        f"q {text.probability(row['q'])}, n = {text.count(row['n_runs'], 'run')}"
+        f"ρ = {say.number(row['coefficient'])} {say.interval(row['ci_low'], row['ci_high'])}, "
+        f"q {say.probability(row['q'])}, n = {say.count(row['n_runs'], 'run')}"
     )

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from sft_atlas.report import style, text
+from sft_atlas.report import say, style
 from sft_atlas.report.html_tables import HtmlTable, _plain, _table
 from sft_atlas.report.results import Results
 
@@ -104,19 +104,19 @@ def explain(results: Results) -> str:
     parts = []
     for chosen, candidates in groups(results):
         settings = ", ".join(f"{SETTINGS[name]} {_number(chosen[name])}" for name in varying(candidates))
-        form = text.number if chosen["statistic"] == "mean_rank" else _points
-        ends = "" if chosen["ci_low"] is None else f" {text.interval(chosen['ci_low'], chosen['ci_high'], text.points)}"
+        form = say.number if chosen["statistic"] == "mean_rank" else _points
+        ends = "" if chosen["ci_low"] is None else f" {say.interval(chosen['ci_low'], chosen['ci_high'], say.points)}"
         tied = int(candidates["tied"].sum())
         rank = "the best" if chosen["rank"] == 1 else f"rank {chosen['rank']} and the preferred one of {tied} tied"
         parts.append(
             f"{_place(chosen)}: {settings or 'the only candidate'} is {rank} of n = "
-            f"{text.count(candidates.height, 'candidate')}, {STATISTICS[chosen['statistic']]} {form(chosen['value'])}"
+            f"{say.count(candidates.height, 'candidate')}, {STATISTICS[chosen['statistic']]} {form(chosen['value'])}"
             f"{ends}, {tied} within the study's ties, judged by {chosen['judges'].replace(',', ' and ')}"
         )
     unranked = results["selection"].filter(pl.col("rank").is_null()).height
-    lacking = f"; {text.count(unranked, 'candidate')} without a rank, for lack of scores" if unranked else ""
+    lacking = f"; {say.count(unranked, 'candidate')} without a rank, for lack of scores" if unranked else ""
     said = "; ".join(parts) or "no candidate has all scores that judge (n = 0)"
-    return text.sentence(f"{said}{lacking}. The best of many is flattered by the choice: expect less elsewhere")
+    return say.sentence(f"{said}{lacking}. The best of many is flattered by the choice: expect less elsewhere")
 
 
 def html_table(results: Results) -> HtmlTable:
@@ -133,8 +133,8 @@ def html_table(results: Results) -> HtmlTable:
         "rank": ("rank", _plain),
         "tied": ("tied", _plain),
         "chosen": ("chosen", _plain),
-        "gain": ("mean gain, points", text.points),
-        "worst_gain": ("least gain, points", text.points),
+        "gain": ("mean gain, points", say.points),
+        "worst_gain": ("least gain, points", say.points),
     }
     return _table("Candidates of the hyper-parameter search", "selection", frame, columns)
 
@@ -144,7 +144,7 @@ def _place(row: dict[str, Any]) -> str:
 
 
 def _points(gain: float) -> str:
-    return f"{text.points(gain)} points"
+    return f"{say.points(gain)} points"
 
 
 def _unit(statistic: str) -> str:
@@ -155,4 +155,4 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         mantissa, exponent = f"{value:e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}" if 0 < abs(value) < 0.001 else f"{value:g}"
-    return text.number(None) if value is None else str(value)
+    return say.number(None) if value is None else str(value)

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from sft_atlas.report import text
+from sft_atlas.report import say
 from sft_atlas.report.results import Results
 
 MOST_ROWS = 300
@@ -34,15 +34,15 @@ def _plain(value: Any) -> str:
 
 
 def _two(value: float | None) -> str:
-    return text.number(value, 2)
+    return say.number(value, 2)
 
 
 def _p(value: float | None) -> str:
-    return "< 0.001" if value is not None and value < 0.001 else text.number(value, 3)
+    return "< 0.001" if value is not None and value < 0.001 else say.number(value, 3)
 
 
 def _three(value: float | None) -> str:
-    return text.number(value, 3)
+    return say.number(value, 3)
 
 
 def _one(value: float | None) -> str:
@@ -94,8 +94,8 @@ def gain_matrix(results: Results) -> HtmlTable:
 def _gain(row: dict[str, Any]) -> str:
     """A cell of the gain matrix."""
     mark = "*" if row["matched"] else ""
-    ends = "" if row["ci_low"] is None else f" {text.interval(row['ci_low'], row['ci_high'], text.points)}"
-    return f"{text.points(row['gain'])}{mark}{ends} n={row['n_bases']}"
+    ends = "" if row["ci_low"] is None else f" {say.interval(row['ci_low'], row['ci_high'], say.points)}"
+    return f"{say.points(row['gain'])}{mark}{ends} n={row['n_bases']}"
 
 
 _TEST: dict[str, tuple[str, Format]] = {
@@ -111,7 +111,7 @@ _TEST: dict[str, tuple[str, Format]] = {
 def page_tables(results: Results) -> list[HtmlTable]:
     """All tables of the page, in order."""
     correlations = results["correlations"].with_columns(
-        pl.col("predictor").replace(text.PREDICTORS), pl.col("scope").replace(text.SCOPES)
+        pl.col("predictor").replace(say.PREDICTORS), pl.col("scope").replace(say.SCOPES)
     )
     names: dict[str, tuple[str, Format]] = {
         "predictor": ("property", _plain),
@@ -139,7 +139,7 @@ def page_tables(results: Results) -> list[HtmlTable]:
             "Correlations of the change of layers with gain",
             "layer_correlations",
             results["layer_correlations"].with_columns(
-                pl.col("target").replace(text.TARGETS), pl.col("scope").replace(text.LAYER_SCOPES)
+                pl.col("target").replace(say.TARGETS), pl.col("scope").replace(say.LAYER_SCOPES)
             ),
             {
                 "change": ("change", _plain),

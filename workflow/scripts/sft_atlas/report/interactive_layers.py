@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from sft_atlas.report import text
+from sft_atlas.report import say
 from sft_atlas.report.interactive import Spec, _figure
 from sft_atlas.report.results import Results
 
@@ -37,8 +37,8 @@ def layers(results: Results) -> Spec | None:
 def layer_correlations(results: Results) -> Spec | None:
     """Correlation of change with gain by depth."""
     rows = results["layer_correlations"].with_columns(
-        pl.col("target").replace(text.TARGETS),
-        pl.col("scope").replace(text.LAYER_SCOPES),
+        pl.col("target").replace(say.TARGETS),
+        pl.col("scope").replace(say.LAYER_SCOPES),
         pl.col("change").replace(CHANGES),
     )
     return _figure(
@@ -57,8 +57,8 @@ def layer_correlations(results: Results) -> Spec | None:
         **{"x_title": "relative depth", "y_title": "rank correlation with gain"},
         choices=[
             {"name": "change", "label": "change", "start": CHANGES["relative"]},
-            {"name": "target", "label": "gain", "start": text.TARGETS["mean_gain"]},
-            {"name": "scope", "label": "compared", "start": text.LAYER_SCOPES["within_base"]},
+            {"name": "target", "label": "gain", "start": say.TARGETS["mean_gain"]},
+            {"name": "scope", "label": "compared", "start": say.LAYER_SCOPES["within_base"]},
             {"name": "module", "label": "weights", "start": "all"},
         ],
         hover=[["depth", "depth"], ["coefficient", "ρ"], ["ci_low", "from"], ["ci_high", "to"], ["q", "q"]],
@@ -67,9 +67,7 @@ def layer_correlations(results: Results) -> Spec | None:
 
 def layer_peaks(results: Results) -> Spec | None:
     """Where the correlation peaks, with interval."""
-    rows = results["layer_peaks"].with_columns(
-        pl.col("target").replace(text.TARGETS), pl.col("change").replace(CHANGES)
-    )
+    rows = results["layer_peaks"].with_columns(pl.col("target").replace(say.TARGETS), pl.col("change").replace(CHANGES))
     return _figure(
         "dots",
         rows.select(
@@ -136,13 +134,13 @@ def explain_dimensions(results: Results) -> str:
     bases = results["dimensions"].filter(pl.col("sample").is_null() & pl.col("dimension").is_not_null())
     tops = bases.sort("base", "dimension", "depth").group_by("base", maintain_order=True).last()
     parts = [
-        f"{row['base']} {text.number(row['dimension'], 1)} at depth {text.number(row['depth'])}"
+        f"{row['base']} {say.number(row['dimension'], 1)} at depth {say.number(row['depth'])}"
         for row in tops.iter_rows(named=True)
     ]
     counts = bases["texts"].unique().to_list()
-    return text.sentence(
+    return say.sentence(
         f"greatest dimension of the base models: {', '.join(parts) or 'unknown'}; "
-        f"n = {text.count(max(counts, default=0), 'text')}"
+        f"n = {say.count(max(counts, default=0), 'text')}"
     )
 
 
@@ -151,18 +149,18 @@ def explain_dimension_changes(results: Results) -> str:
     rows = results["dimension_changes"].filter(pl.col("base").is_null()).sort("method", "depth")
     parts = []
     for (method,), part in rows.group_by("method", maintain_order=True):
-        clear = [not text.spans_zero(row) for row in part.iter_rows(named=True)]
+        clear = [not say.spans_zero(row) for row in part.iter_rows(named=True)]
         depths = part["depth"].to_list()
         since = next((depth for i, depth in enumerate(depths) if all(clear[i:])), None)
         said = (
-            f"differs from the base's at every depth from {text.number(since)} on"
+            f"differs from the base's at every depth from {say.number(since)} on"
             if since is not None
             else f"does not differ clearly in the last layer, and does at {sum(clear)} of {len(clear)} depths"
         )
         last = part.row(-1, named=True)
-        ends = text.interval(last["ci_low"], last["ci_high"])
+        ends = say.interval(last["ci_low"], last["ci_high"])
         parts.append(
-            f"under {method}, dimension {said} (in the last layer by {text.number(last['difference'])} {ends}, "
-            f"n = {text.count(last['n_runs'], 'run')})"
+            f"under {method}, dimension {said} (in the last layer by {say.number(last['difference'])} {ends}, "
+            f"n = {say.count(last['n_runs'], 'run')})"
         )
-    return text.sentence("; ".join(parts))
+    return say.sentence("; ".join(parts))

@@ -3,7 +3,7 @@
 import polars as pl
 
 from sft_atlas.analysis.maps import LIKELIHOODS, best_map
-from sft_atlas.report import text
+from sft_atlas.report import say
 from sft_atlas.report.interactive import Spec, _figure
 from sft_atlas.report.results import Results
 
@@ -45,13 +45,13 @@ def explain_curves(results: Results) -> str:
         )
     )
     parts = [
-        f"under {method}, mean loss falls from {text.number(text.mean(part['first']))} at the start to "
-        f"{text.number(text.mean(part['last']))} at the end, n = {text.count(part.height, 'run')}"
+        f"under {method}, mean loss falls from {say.number(say.mean(part['first']))} at the start to "
+        f"{say.number(say.mean(part['last']))} at the end, n = {say.count(part.height, 'run')}"
         for (method,), part in ends.group_by("method", maintain_order=True)
     ]
     rose = ends.filter(pl.col("lost") | (pl.col("last") > pl.col("first")))
-    parts += [f"{text.count(rose.height, 'run')} ended above their start or without a number"] if rose.height else []
-    return text.sentence("; ".join(parts))
+    parts += [f"{say.count(rose.height, 'run')} ended above their start or without a number"] if rose.height else []
+    return say.sentence("; ".join(parts))
 
 
 def model_map(results: Results) -> Spec | None:
@@ -83,7 +83,7 @@ def explain_map(results: Results) -> str:
     if placed.height:
         own = placed.filter(pl.col("nearest") == pl.col("base")).height
         parts.append(
-            f"by log-likelihoods, {own} of n = {text.count(placed.height, 'model')} have as their nearest neighbour, "
+            f"by log-likelihoods, {own} of n = {say.count(placed.height, 'model')} have as their nearest neighbour, "
             "their own run left out, one of the same base"
         )
         far = placed.filter(pl.col("sample").is_not_null() & pl.col("from_base").is_not_null())
@@ -91,13 +91,13 @@ def explain_map(results: Results) -> str:
         if mean.height > 1:
             least, most = mean.row(0), mean.row(-1)
             parts.append(
-                f"models of {most[0]} move farthest from their base (mean squared distance {text.number(most[1])} "
-                f"nats² a text), models of {least[0]} least ({text.number(least[1])})"
+                f"models of {most[0]} move farthest from their base (mean squared distance {say.number(most[1])} "
+                f"nats² a text), models of {least[0]} least ({say.number(least[1])})"
             )
     flat = kinds.filter(pl.col("x_share").is_not_null())
     parts += [
         f"{row['kind']}: two components of {row['x_share']:.0%} and {row['y_share']:.0%} of the variance, n = "
-        f"{text.count(row['len'], 'model')}"
+        f"{say.count(row['len'], 'model')}"
         for row in (flat.iter_rows(named=True) if placed.is_empty() else ())
     ]
-    return text.sentence("; ".join(parts) + ". Ringed points are base models")
+    return say.sentence("; ".join(parts) + ". Ringed points are base models")

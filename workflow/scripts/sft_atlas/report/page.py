@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sft_atlas.analysis import tables as schemas
-from sft_atlas.report import figures, interactive, text, words
+from sft_atlas.report import figures, interactive, say, sentences
 from sft_atlas.report.costs import by_stage
 from sft_atlas.report.figures_gains import explain_gains, explain_matched
 from sft_atlas.report.figures_selection import html_table as selection_table
@@ -92,8 +92,8 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
         checks=[_inline(figure) for figure in checks],
         claims=[_claim(row) for row in results["claims"].iter_rows(named=True)],
         audit=results["audit"].to_dicts(),
-        audit_summary=words.audit(results),
-        claims_summary=words.claims(results) if results["claims"].height else "",
+        audit_summary=sentences.audit(results),
+        claims_summary=sentences.claims(results) if results["claims"].height else "",
         filters=[name for name in ("base", "dataset", "method") if len(data["order"][name]) > 1],
         script=Markup((TEMPLATES / "atlas.js").read_text(encoding="utf-8")),
         # "<" would end the script element early
@@ -107,15 +107,15 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
         coverage=coverage(),
         options=results.options,
         percent=f"{100 * results.options.confidence:g}",
-        clear_q=text.CLEAR_Q,
+        clear_q=say.CLEAR_Q,
     )
 
 
 def _claim(row: dict[str, Any]) -> dict[str, Any]:
     """A claim for the template: numbers as text."""
     numbers = {
-        f"said{suffix}": f"{text.number(row[f'number{suffix}'], 3)} "
-        f"{text.interval(row[f'ci_low{suffix}'], row[f'ci_high{suffix}'], lambda v: text.number(v, 3))}"
+        f"said{suffix}": f"{say.number(row[f'number{suffix}'], 3)} "
+        f"{say.interval(row[f'ci_low{suffix}'], row[f'ci_high{suffix}'], lambda v: say.number(v, 3))}"
         for suffix in ("", "_all")
         if row[f"number{suffix}"] is not None
     }
@@ -182,9 +182,9 @@ def _counts(results: Results) -> list[tuple[str, str]]:
 def findings(results: Results, questions: dict[str, list[figures.Drawn]]) -> list[str]:
     """The study in plain words: a sentence per question, as the tables have it."""
     said = {drawn.name: drawn.sentence for part in questions.values() for drawn in part if drawn.shown}
-    found = [words.audit(results)] if results["audit"].height else []
+    found = [sentences.audit(results)] if results["audit"].height else []
     if "gains_mean" in said:
         found += [explain_matched(results), explain_gains(results)]
     found += [said[name] for name in FINDINGS if name in said]
-    found += [words.claims(results)] if words.decides_claims(results) else []
+    found += [sentences.claims(results)] if sentences.decides_claims(results) else []
     return [sentence for sentence in found if sentence] or ["There are no scores yet, so there is nothing to report."]

@@ -25,7 +25,7 @@ from sft_atlas.fields import (
     distinct,
     exactly_one,
 )
-from sft_atlas.micro.config import MicroBase, MicroBenchmark, MicroDataset
+from sft_atlas.micro.declared import MicroBase, MicroBenchmark, MicroDataset
 from sft_atlas.study.analyses import AnalysisOptions, Selection
 from sft_atlas.study.measures import Decontamination, Evaluation, Likelihoods, Similarity
 

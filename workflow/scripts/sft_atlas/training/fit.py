@@ -23,8 +23,8 @@ from sft_atlas.training.batches import dataset, sequences
 from sft_atlas.training.callbacks import EpochKeeper, Reporter, StateKeeper
 from sft_atlas.training.lease import Lease
 from sft_atlas.training.memory import micro_batch_tokens
+from sft_atlas.training.run_settings import Settings
 from sft_atlas.training.sampler import StepSampler, splits_for
-from sft_atlas.training.settings import Settings
 from sft_atlas.training.trainer import Trainer, adapter_config, check_optimizer, shard_on_cpu, trainer_arguments
 
 LOG = logging.getLogger(__name__)

@@ -65,7 +65,7 @@ def main(order: Path) -> int:
     from sft_atlas.training.fit import Request, fit
     from sft_atlas.training.lease import Lease
     from sft_atlas.training.memory import is_out_of_memory
-    from sft_atlas.training.settings import Settings
+    from sft_atlas.training.run_settings import Settings
     from sft_atlas.training.trainer import DivergedError
 
     log.set_up()

@@ -7,7 +7,7 @@ from sft_atlas.nodes import Benchmark
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of
 from sft_atlas.study.plan import Plan
-from sft_atlas.study.sources import file_identity, files_of, source_identity
+from sft_atlas.study.source_identities import file_identity, files_of, source_identity
 
 
 def jobs(plan: Plan) -> Iterator[Job]:

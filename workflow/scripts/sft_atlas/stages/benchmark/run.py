@@ -2,7 +2,7 @@
 
 An item is an instruction with either choices and the index of the right one (multiple choice), or the answers that
 count as right (generation); an item without either is generated for and not scored. Texts are treated as those of
-training rows are (data/text.py), so that a worked example is what a training row of the same text would be.
+training rows are (data/cleaning.py), so that a worked example is what a training row of the same text would be.
 """
 
 import json
@@ -14,13 +14,13 @@ from typing import Any
 
 import polars as pl
 
+from sft_atlas.data.cleaning import block
 from sft_atlas.data.examples import fewest_examples
 from sft_atlas.data.formats import text, texts
 from sft_atlas.data.sources import Row, SourceFile, folders, read_rows, refuse_twice, source_files
-from sft_atlas.data.text import block
 from sft_atlas.errors import DataError
 from sft_atlas.files import write_record, write_table
-from sft_atlas.micro.config import MicroBenchmark
+from sft_atlas.micro.declared import MicroBenchmark
 from sft_atlas.stages.benchmark.spec import Spec
 
 SCHEMA: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from sft_atlas.micro.config import MicroBenchmark
+from sft_atlas.micro.declared import MicroBenchmark
 from sft_atlas.spec import JobSpec, Nothing, Part
 from sft_atlas.study.model import BenchmarkFormat, Hub
 

@@ -3,7 +3,7 @@
 A row holds an item if at least `threshold` of the item's distinct n-grams of words occur in the row (containment,
 Broder 1997; n = 8 and 0.7 are our choices between GPT-3's 13 words in a row and Llama 2's share of overlapping tokens).
 An item of fewer than n words counts as one n-gram of its own length; one of fewer than four words tells nothing and is
-passed over. Words are those of data/words.py.
+passed over. Words are those of data/ngrams.py.
 """
 
 from collections import Counter, defaultdict
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
+from sft_atlas.data.ngrams import ngrams
 from sft_atlas.data.sources import refuse_twice
-from sft_atlas.data.words import ngrams
 from sft_atlas.files import read_json, whole, write_table
 from sft_atlas.stages.contamination.spec import Options, Spec
 

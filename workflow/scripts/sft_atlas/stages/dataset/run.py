@@ -10,13 +10,13 @@ from typing import Any
 
 import polars as pl
 
+from sft_atlas.data.cleaning import block, same
 from sft_atlas.data.formats import Example, Options, normalise
 from sft_atlas.data.sources import Row, read_rows, refuse_twice, source_files
-from sft_atlas.data.text import block, same
 from sft_atlas.errors import DataError
 from sft_atlas.fields import MAX_CHARACTERS
 from sft_atlas.files import write_record, write_table
-from sft_atlas.micro.config import MicroDataset
+from sft_atlas.micro.declared import MicroDataset
 from sft_atlas.stages.dataset.shared import shared_rows
 from sft_atlas.stages.dataset.spec import Identity, Spec
 
@@ -74,7 +74,7 @@ def clean(
     shortened: Counter[str],
     limit: int = MAX_CHARACTERS,
 ) -> Iterator[tuple[str, str, str, str]]:
-    """The rows worth training on, in the words of data/text.py; empty, over-long and repeated rows are counted out.
+    """The rows worth training on, in the words of data/cleaning.py; empty, over-long and repeated rows are counted out.
 
     A row is a duplicate if an earlier one has the same instruction, input and completion but for their Unicode form. If
     the two differ in what is not trained on, a system prompt or later turns, it is counted under that reason. Kept rows

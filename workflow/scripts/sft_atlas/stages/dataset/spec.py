@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from sft_atlas.fields import MAX_CHARACTERS
-from sft_atlas.micro.config import MicroDataset
+from sft_atlas.micro.declared import MicroDataset
 from sft_atlas.spec import JobSpec, Nothing, Part
 from sft_atlas.study.model import Hub
 

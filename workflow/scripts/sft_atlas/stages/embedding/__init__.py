@@ -6,7 +6,7 @@ from sft_atlas.nodes import Benchmark, Sample
 from sft_atlas.stage import Job, Stage
 from sft_atlas.study.identity import identity_of
 from sft_atlas.study.plan import Plan
-from sft_atlas.study.sources import files_of, local_fingerprint
+from sft_atlas.study.source_identities import files_of, local_fingerprint
 
 
 def jobs(plan: Plan) -> Iterator[Job]:

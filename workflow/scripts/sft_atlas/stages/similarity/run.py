@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sft_atlas.data.words import ngrams
+from sft_atlas.data.ngrams import ngrams
 from sft_atlas.files import write_table
 from sft_atlas.stages.similarity.spec import Spec
 

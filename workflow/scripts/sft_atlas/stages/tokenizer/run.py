@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sft_atlas.data.prompt import prompt
 from sft_atlas.files import whole, write_record
-from sft_atlas.micro.tokenizer import train_tokenizer
+from sft_atlas.micro.byte_pairs import train_tokenizer
 from sft_atlas.stages.tokenizer.spec import Spec
 
 DOCUMENTS = 6000

@@ -1,7 +1,7 @@
 """What a run is trained from."""
 
 from sft_atlas.spec import JobSpec, Nothing, Part
-from sft_atlas.training.settings import Settings
+from sft_atlas.training.run_settings import Settings
 
 
 class Identity(Part):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from sft_atlas.data.text import same
+from sft_atlas.data.cleaning import same
 
 # letters and digits of spaced scripts as runs; CJK ideographs, kana and Hangul one by one
 WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿가-힯豈-﫿]|[^\W_぀-ヿ㐀-䶿一-鿿가-힯豈-﫿]+")
