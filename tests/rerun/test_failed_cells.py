@@ -64,6 +64,10 @@ def test_a_run_that_diverges_leaves_a_report_that_says_so(finished: Repository) 
     assert complete.returncode != 0
     assert "1 cells or benchmarks have no result: calculator math-40 wild 2: failed: step" in complete.stderr
 
+    status = command(finished, "status").stdout
+    # the run, and its scores, weight differences and likelihoods
+    assert status.count(f": for good: {manifest['reason']}") == 4
+
     cleared = command(finished, "retry", "base=calculator,recipe=wild")
     assert cleared.returncode == 0, cleared.stderr
     assert len(cleared.stdout.splitlines()) == 4

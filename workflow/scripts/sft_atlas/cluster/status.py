@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sft_atlas import failures
 from sft_atlas.cluster import journal, session
 from sft_atlas.cluster.journal import Attempt
 from sft_atlas.cluster.queue import Job, QueueError, jobs_of, name_of
 from sft_atlas.cost.estimates import Estimates, read_record
 from sft_atlas.runtime.progress import last_words
+from sft_atlas.stage import stages
 from sft_atlas.study.plan import Plan, Spec
 from sft_atlas.units import duration, hours
 
@@ -30,12 +32,13 @@ REASONS = {"OUT_OF_MEMORY": "OOM", "": "error"}
 
 @dataclass
 class Cell:
-    """A job of the plan with what is known of it."""
+    """A job of the plan with what is known of it; `lost`: why it has failed for good, if it has."""
 
     spec: Spec
     state: str
     job: Job | None = None
     attempt: Attempt | None = None
+    lost: str | None = None
 
 
 @dataclass
@@ -98,7 +101,10 @@ def look(plan: Plan, estimates: Estimates, folder: Path) -> Seen:
         output = estimates.results / spec.output
         job, attempt_ = queued.get(spec.hash), attempts.get(str(output))
         at_work = bool(living) and _begun(spec, logs, since)
-        cells.append(Cell(spec, _state(folder / output, job, attempt_, at_work, _broken(spec, logs)), job, attempt_))
+        # a failed cell is finished: it stays until `sft-atlas retry` clears it
+        lost = failures.reason_of(folder / output) if stages()[spec.stage].fails else None
+        state = "failed" if lost else _state(folder / output, job, attempt_, at_work, _broken(spec, logs))
+        cells.append(Cell(spec, state, job, attempt_, lost))
     seen = Seen(cells, notes=notes)
     for cell in cells:
         seen.planned[cell.spec.stage] += estimates.of(cell.spec).gpu_hours
@@ -174,6 +180,9 @@ def _waits_for(reason: str) -> str:
 
 
 def _failure(cell: Cell, logs: dict[str, Path], results: Path) -> Iterator[str]:
+    if cell.lost:
+        yield f"  {results / cell.spec.output}: for good: {cell.lost}"
+        return
     found, log = cell.attempt, logs.get(cell.spec.hash)
     state = found.state if found else ""
     reason = REASONS.get(state, state)
