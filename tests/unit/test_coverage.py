@@ -7,7 +7,7 @@ import pytest
 from benchmarks import coverage
 from sft_atlas.analysis import tables
 from sft_atlas.report.page import coverage as shown
-from sft_atlas.stages.collect.run import paired_gain
+from sft_atlas.stages.evaluate.tables import paired_gain
 
 
 def test_simulated_gains_are_those_that_collect_would_write() -> None:

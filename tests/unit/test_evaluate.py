@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sft_atlas.analysis.collected import Found, Identity
 from sft_atlas.data.examples import WorkedExamples
 from sft_atlas.data.prompt import completion, prompt
 from sft_atlas.errors import DataError
@@ -20,6 +21,7 @@ from sft_atlas.stages.benchmark.run import SCHEMA as ITEMS
 from sft_atlas.stages.evaluate import run as evaluate
 from sft_atlas.stages.evaluate.run import ITEM_SCHEMA, SCHEMA, build_task
 from sft_atlas.stages.evaluate.spec import Asked
+from sft_atlas.stages.evaluate.tables import gather
 from sft_atlas.study.measures import Evaluation
 from sft_atlas.study.model import Template
 from tests.unit.helpers import content, do, snapshot, stand_in
@@ -321,17 +323,13 @@ def test_without_leaks_both_ways_give_the_same_bytes(bench: Bench) -> None:
 def test_the_score_without_leaks_is_collected_as_a_part(bench: Bench) -> None:
     benchmark(bench.root, "same", SAME, SAME, kind="multiple_choice")
     bench.score({"same": {"shots": [3], "own_example": "keep"}})
-    items = {("tiny", name, 3): bench.items(row) for row, name in enumerate(("same", "same/without_leaks"))}
     scores = bench.output.relative_to(bench.root).as_posix()
     cell = {"base": "tiny", "sample": "s", "recipe": "r", "seed": 0, "epochs": {"0": "b"}, "dataset": "d"}
-    cell |= {"held_out": None, "method": "full", "schedule": "constant", "train": "t.json", "weights": "w.parquet"}
-    cell |= {"tokens": "m.json", "likelihoods": None, "scores": scores, "run": "0"}
-    identity = {"matches": {"same": ["d"]}, "likelihoods": False}
-    gathered: dict[str, list[Row]] = {
-        name: [] for name in ("scores", "gains", "layers", "missing", "curves", "training")
-    }
-    cell |= {"train": None, "weights": None}
-    collect._run(cell, identity, bench.root, items, gathered)
+    cell |= {"held_out": None, "method": "full", "schedule": "constant", "train": None, "weights": None}
+    cell |= {"tokens": "m.json", "scores": scores, "run": "0"}
+    identity = {"runs": [cell], "bases": {"tiny": {"scores": scores}}, "matches": {"same": ["d"]}, "missing": []}
+    identity |= {name: {} for name in ("tokens", "samples", "benchmarks")}
+    gathered = gather(Found(Identity.model_validate(identity), bench.root))
     assert [(row["benchmark"], row["gain"], row["n"], row["matched"]) for row in gathered["gains"]] == [
         ("same", 0.0, 6, True),
         ("same/without_leaks", 0.0, 3, True),

@@ -16,9 +16,8 @@ from sft_atlas.commands.pin import pin
 from sft_atlas.data import hub_probe
 from sft_atlas.data.formats import Options, normalise
 from sft_atlas.data.hub_probe import COLUMNS
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError, StudyError
 from sft_atlas.stages.benchmark.run import LAYOUTS
-from sft_atlas.study.load import StudyError
 from sft_atlas.study.model import BenchmarkFormat, DatasetFormat
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.unit.hub_server import GOOD, GSM8K, QWEN, STRANGER, Hub, running
