@@ -275,10 +275,11 @@ SAME[1]["instruction"] = "1 +  1 ?"
 def shown_to(bench: Bench, name: str, shots: int, own_example: str = "exclude") -> list[list[str]]:
     """The questions of the worked examples before each item, and last its own, without white space."""
     manifest = bench.root / BUILT.format(name) / "manifest.json"
-    task = build_task(manifest, name, shots, {"stop": [], "max_tokens": 1, "own_example": own_example}, TEMPLATE)
+    asked = {"items": name, "shots": [shots], "stop": [], "max_tokens": 1, "own_example": own_example}
+    task = build_task(manifest, name, shots, Asked.model_validate(asked), TEMPLATE)
     task.build_all_requests()
-    asked = [request.args[0] for request in task.instances if request.idx == 0]
-    return [["".join(part.split("\n")[0].split()) for part in text.split("###Question:")[1:]] for text in asked]
+    texts = [request.args[0] for request in task.instances if request.idx == 0]
+    return [["".join(part.split("\n")[0].split()) for part in text.split("###Question:")[1:]] for text in texts]
 
 
 def test_an_item_is_not_among_its_own_worked_examples(bench: Bench) -> None:

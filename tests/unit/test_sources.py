@@ -21,7 +21,7 @@ from sft_atlas.stages.dataset.shared import PASSED_ON
 from sft_atlas.stages.evaluate.tables import paired_gain
 from sft_atlas.stages.likelihoods.run import draw_texts
 from sft_atlas.stages.likelihoods.spec import Options as LikelihoodOptions
-from sft_atlas.study.model import Template
+from sft_atlas.study.model import Hub, Template
 from tests.unit.helpers import content, do, stand_in
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -47,6 +47,10 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def source(*files: str, **more: Any) -> dict[str, Any]:
     return {"hub": {"id": "owner/name", "revision": COMMIT, "files": list(files)} | more}
+
+
+def declared(*files: str) -> Hub:
+    return Hub(id="owner/name", revision=COMMIT, files=list(files))
 
 
 def parquet(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -143,28 +147,28 @@ def test_members_of_an_archive_are_files_of_the_source(repository: Path, tmp_pat
         "all.zip/test/law.csv:1",
     ]
     assert items["group"].unique(maintain_order=True).to_list() == list(SUBJECTS)
-    found = source_files(source("all.zip/dev/l*.csv", "other.csv"), [])
+    found = source_files(declared("all.zip/dev/l*.csv", "other.csv"), [])
     assert [file.name for file in found] == ["other.csv", "all.zip/dev/law.csv"]
 
 
 def test_a_broken_archive_is_named(repository: Path) -> None:
     (repository / "all.zip").write_text("no archive")
     with pytest.raises(DataError, match=r"all\.zip: cannot be read as a zip archive"):
-        source_files(source("all.zip/test/*.csv"), [])
+        source_files(declared("all.zip/test/*.csv"), [])
 
 
 def test_the_second_source_is_read_where_the_first_cannot_be_had(
-    repository: Path, capsys: pytest.CaptureFixture[str]
+    repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (repository / "rows.csv").write_text("a\n1\n")
-    first = {"hub": {"id": "owner/gone", "revision": "main", "files": []} | {"otherwise": source("rows.csv")["hub"]}}
+    first = Hub(id="owner/gone", revision="main", otherwise=declared("rows.csv"))
     assert [file.name for file in source_files(first, [])] == ["rows.csv"]
     assert f"hub owner/gone: there is no such dataset repository; reading its second source, owner/name@{COMMIT}" in (
-        capsys.readouterr().out
+        caplog.text
     )
-    second = {"id": "owner/too", "revision": "main", "files": []}
+    second = Hub(id="owner/too", revision="main")
     with pytest.raises(DataError, match=r"hub owner/gone: .*; nor its second source: hub owner/too: there is no such"):
-        source_files({"hub": first["hub"] | {"otherwise": second}}, [])
+        source_files(first.model_copy(update={"otherwise": second}), [])
 
 
 # --- lists of any length
@@ -280,7 +284,8 @@ def test_preparing_refuses_ids_that_repeat(tmp_path: Path, monkeypatch: pytest.M
     spec = content("benchmark", "benchmarks/b-00000000/manifest.json", identity, sources=paths)
     with pytest.raises(DataError, match=r"benchmarks/b-.*: item id 'rows\.jsonl:1' stands more than once"):
         do(spec, tmp_path)
-    identity |= {"format": "flan", "columns": {}, "keep": {}, "drop": {}, "turns": "first"}
+    rows = {"columns": {}, "keep": {}, "drop": {}, "turns": "first"}
+    identity = {"source": {"content": "x"}, "format": "flan"} | rows
     spec = content("dataset", "datasets/d-00000000/manifest.json", identity, sources=paths)
     with pytest.raises(DataError, match=r"datasets/d-.*: row id 'rows\.jsonl:1' stands more than once"):
         do(spec, tmp_path)

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from sft_atlas.data.examples import WorkedExamples
 from sft_atlas.data.formats import Example, Options, normalise
 from sft_atlas.data.prompt import completion, holds_marker, markers, prompt
 from sft_atlas.data.text import block
 from sft_atlas.stages.dataset.run import clean
-from sft_atlas.stages.evaluate.run import worked_examples
 from sft_atlas.study.model import Template
 from tests.unit.test_benchmarks import make as make_benchmark
 from tests.unit.test_data import make_dataset, make_sample, write_rows
@@ -92,9 +92,9 @@ def test_a_worked_example_reads_like_a_training_row(shared: Path, tmp_path: Path
     make_dataset(tmp_path, write_rows(tmp_path / "rows.jsonl", source))
     trained = make_sample(tmp_path, ["datasets/made-00000000/manifest.json"])["table"]
     examples = make_benchmark(tmp_path, file, "humaneval", examples=file)["tables"]["examples"].to_dicts()
-    doc = {"item": "i", "group": ""}
+    doc = {"item": "i", "group": "", "instruction": "something else"}
     for example, (asked, answer) in zip(examples, trained.select("prompt", "completion").iter_rows(), strict=True):
-        assert worked_examples(TEMPLATE, doc, [example], 1) == f"{asked}{answer}\n\n"
+        assert WorkedExamples(TEMPLATE, [example], 1).text(doc) == f"{asked}{answer}\n\n"
 
 
 def test_rows_that_differ_in_line_ends_or_unicode_form_are_one() -> None:

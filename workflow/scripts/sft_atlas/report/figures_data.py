@@ -1,6 +1,7 @@
 """Figures of question 2: properties of the training data against the gain."""
 
 import math
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from sft_atlas.analysis.statistics import Array, within
 from sft_atlas.report import style, text
 from sft_atlas.report.results import Results
+
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 MIN_BASES = 3
 """A line through fewer points would show the points, not a trend."""
@@ -179,7 +182,7 @@ def similarity(results: Results) -> Figure | None:
     return drawing
 
 
-def _matched_points(axes: Axes, x: Array, y: Array, matched: Array) -> None:
+def _matched_points(axes: Axes, x: Array, y: Array, matched: Flags) -> None:
     """Cells, the matched ones emphasised."""
     axes.scatter(x[~matched], y[~matched], s=9, color=style.SOFT, alpha=0.45, linewidth=0, label="other cells")
     axes.scatter(

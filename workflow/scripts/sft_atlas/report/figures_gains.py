@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
@@ -45,7 +46,9 @@ def gains_bases(results: Results) -> Figure | None:
     down = math.ceil(len(bases) / across)
     width = max(11.0, across * (1.4 + 0.3 * len(results.measures)))
     drawing = style.figure(width, down * (0.9 + 0.25 * len(results.datasets)) + 1.2)
-    drawing.get_layout_engine().set(hspace=0.06, wspace=0.03)
+    engine = drawing.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(hspace=0.06, wspace=0.03)
     grid = drawing.subplots(down, across, squeeze=False)
     limit = _limit(rows)
     for i, axes in enumerate(grid.flat):
@@ -173,7 +176,7 @@ def explain_bases(results: Results) -> str:
     bases = text.count(int(means["n_bases"].to_numpy().max()), "base")
     return text.sentence(
         f"in {_percent(agreement.estimate)} of {text.count(cells.height, 'cell')} "
-        f"{text.interval(*ends, form=_percent)} "
+        f"{text.interval(ends[0], ends[1], _percent)} "
         f"a base model's gain has the sign of the mean over {bases}, to which it belongs itself"
     )
 

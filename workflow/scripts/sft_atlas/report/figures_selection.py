@@ -1,6 +1,6 @@
 """The figure and the table of a hyper-parameter search: what each setting does around the chosen recipe."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import polars as pl
@@ -126,7 +126,7 @@ def html_table(results: Results) -> HtmlTable:
         pl.col("tied", "chosen").replace_strict({True: "yes", False: ""}, return_dtype=pl.String)
     )
     shown = {name: (SETTINGS[name], _number) for name in varying(frame)} if frame.height else {}
-    columns = {
+    columns: dict[str, tuple[str, Callable[[Any], str]]] = {
         "base": ("base", _plain),
         "method": ("method", _plain),
         **shown,

@@ -45,8 +45,8 @@ def explain_curves(results: Results) -> str:
         )
     )
     parts = [
-        f"under {method}, mean loss falls from {text.number(part['first'].mean())} at the start to "
-        f"{text.number(part['last'].mean())} at the end, n = {text.count(part.height, 'run')}"
+        f"under {method}, mean loss falls from {text.number(text.mean(part['first']))} at the start to "
+        f"{text.number(text.mean(part['last']))} at the end, n = {text.count(part.height, 'run')}"
         for (method,), part in ends.group_by("method", maintain_order=True)
     ]
     rose = ends.filter(pl.col("lost") | (pl.col("last") > pl.col("first")))

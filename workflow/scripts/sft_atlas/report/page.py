@@ -60,7 +60,10 @@ def render(results: Results, questions: dict[str, list[figures.Drawn]], versions
     questions = dict(questions)
     checks = questions.pop("audit", [])
     drawn = [figure for part in [*questions.values(), checks] for figure in part]
-    data = {"figures": [figure.spec for figure in drawn if figure.spec], "order": interactive.order(results)}
+    data: dict[str, Any] = {
+        "figures": [figure.spec for figure in drawn if figure.spec],
+        "order": interactive.order(results),
+    }
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -126,7 +129,8 @@ def coverage() -> dict[str, Any]:
         "columns": [f"{size}: {mix}" for size, mix in columns],
         "rows": [(" ".join(filter(None, row)), [share.get((*row, *column)) for column in columns]) for row in rows],
         "draws": {
-            size: int(part["draws"].min()) for (size,), part in frame.sort("size").group_by("size", maintain_order=True)
+            size: int(part["draws"].to_numpy().min())
+            for (size,), part in frame.sort("size").group_by("size", maintain_order=True)
         },
     }
 

@@ -1,7 +1,10 @@
 """Numbers and findings in words."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PREDICTORS = {
     "log_perplexity": "perplexity of the completions",
@@ -101,3 +104,9 @@ def count(number_of: int, noun: str) -> str:
 def sentence(text: str) -> str:
     """The text with a capital first letter and a full stop."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def mean(values: "pl.Series") -> float | None:
+    """The mean of a column of numbers; None without any."""
+    known = values.drop_nulls()
+    return float(known.to_numpy().mean()) if len(known) else None

@@ -44,7 +44,7 @@ def base_similarity(results: Results) -> str:
     if pairs.is_empty():
         return text.sentence("no two bases have enough cells in common (n = 0 pairs)")
     parts = [
-        f"two bases correlate by {text.number(pairs['coefficient'].mean())} on average, n = "
+        f"two bases correlate by {text.number(text.mean(pairs['coefficient']))} on average, n = "
         f"{text.count(pairs.height, 'pair')}"
     ]
     for label in ("family", "language"):
@@ -83,7 +83,8 @@ def pca(results: Results) -> str:
     layout = next((name for name in LAYOUTS if name in set(frame["layout"])), None)
     parts = []
     for (scope,), part in frame.filter(layout=layout).group_by("scope", maintain_order=True):
-        needed = part.filter(pl.col("cumulative") >= 0.9)["component"].min()
+        reached = part.filter(pl.col("cumulative") >= 0.9)["component"].to_list()
+        needed = min(reached, default=None)
         five = part.filter(pl.col("component") == min(5, part.height)).row(0, named=True)
         parts.append(
             f"with {scope} as columns (n = {five['n_columns']} columns, {five['n_rows']} rows; {layout}) the first "
@@ -131,7 +132,7 @@ def benchmarks(results: Results) -> str:
     corrected = "" if top["corrected"] is None else f", {text.number(top['corrected'])} corrected for noise of items"
     return text.sentence(
         f"{one} and {other} go together most: {_estimate(top)}{corrected}, n = {text.count(top['n_runs'], 'run')}; "
-        f"the mean over {text.count(frame.height, 'pair')} is {text.number(frame['coefficient'].mean())}"
+        f"the mean over {text.count(frame.height, 'pair')} is {text.number(text.mean(frame['coefficient']))}"
     )
 
 
@@ -145,7 +146,7 @@ def prediction(results: Results) -> str:
             f"from {row['model']}: skill {_estimate(row, 'skill')}{clear}, error "
             f"{text.points(row['error']).lstrip('+')} points"
         )
-    cells, bases = rows["n_cells"].max(), rows["n_bases"].max()
+    cells, bases = int(rows["n_cells"].to_numpy().max()), int(rows["n_bases"].to_numpy().max())
     return text.sentence(
         f"gains of a base that was left out, predicted {'; '.join(parts)} (n = {cells:,} cells of {bases} bases)"
     )
