@@ -363,8 +363,9 @@ def test_the_columns_of_a_format_are_those_that_its_reader_needs(name: str) -> N
 FETCH = """\
 import sys
 from sft_atlas.data.sources import DataError, read_rows, source_files
-hub = {"id": sys.argv[1], "revision": "main", "files": sys.argv[2:]}
-try: print(len(list(read_rows(source_files({"hub": hub}, [])))))
+from sft_atlas.study.model import Hub
+hub = Hub(id=sys.argv[1], revision="main", files=sys.argv[2:])
+try: print(len(list(read_rows(source_files(hub, [])))))
 except DataError as error: print(error)
 """
 
