@@ -22,8 +22,8 @@ def grid() -> Plan:
 
 def test_the_search_has_as_many_candidates_as_the_published_one(grid: Plan) -> None:
     assert grid.matrix.checkpoints == 5760
-    assert len(grid.matrix.runs) == len(grid.train) == 576
-    assert list(grid.bases) == ["Meta-Llama-3-8B"]
+    assert len(grid.matrix.runs) == len(grid.select("train")) == 576
+    assert grid.bases == ["Meta-Llama-3-8B"]
     assert grid.labels()["selection"]["options"]["benchmarks"] == ["mmlu", "mt_bench"]
     stages = [spec.stage for spec in grid.needed()]
     assert {stage: stages.count(stage) for stage in ("train", "evaluate", "weights", "release")} == {
@@ -43,9 +43,9 @@ def test_it_holds_the_values_that_were_chosen(grid: Plan) -> None:
 def test_its_models_are_not_among_the_published_ones_and_add_nothing_to_them(grid: Plan) -> None:
     published = plan_of("massive-sft")
     assert published.matrix.checkpoints == 1070
-    assert not {spec.output for spec in grid.train.values()} & {spec.output for spec in published.select("train")}
+    assert not {spec.output for spec in grid.select("train")} & {spec.output for spec in published.select("train")}
     # a run is the same one only where every scientific field is: the two winners on this base and sample
-    shared = {spec.identity["run"] for spec in grid.train.values()} & {
+    shared = {spec.identity["run"] for spec in grid.select("train")} & {
         spec.identity["run"] for spec in published.select("train")
     }
     assert len(shared) == 2

@@ -25,6 +25,7 @@ def test_the_trimmed_study_plans_every_stage(project: Project) -> None:
         "measure_perplexity": 2,
         "measure_similarity": 3,
         "measure_contamination": 3,
+        "note_comparison": 3,
         "train_run": 6,
         "evaluate_model": 8,
         "measure_weights": 6,

@@ -84,6 +84,7 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
                 "tokenise_sample": 2,
                 "measure_similarity": 2,
                 "measure_contamination": 2,
+                "note_comparison": 2,
                 "measure_perplexity": 2,
                 # two bases on code alone, and the mixture, which holds code now
                 "train_run": 3,
@@ -103,6 +104,7 @@ def test_code_of_costly_stages_redoes_nothing(finished: Repository) -> None:
             "evaluation: {",
             "  reading: {micro: {topic: reading, items: 20}}\nevaluation: {",
             {"prepare_benchmark": 1, "evaluate_model": 8, "measure_similarity": 3, "measure_contamination": 3}
+            | {"note_comparison": 3}
             # texts are drawn of every benchmark
             | {"measure_likelihoods": 8}
             | AGAIN,

@@ -14,7 +14,7 @@ from sft_atlas.analysis.collected import Found, Identity
 from sft_atlas.data.examples import WorkedExamples
 from sft_atlas.data.prompt import completion, prompt
 from sft_atlas.errors import DataError
-from sft_atlas.files import write_json, write_record
+from sft_atlas.files import write_record
 from sft_atlas.models.checkpoint import load_checkpoint
 from sft_atlas.models.device import load_model, prepare
 from sft_atlas.stages.benchmark.run import SCHEMA as ITEMS
@@ -275,10 +275,11 @@ SAME[1]["instruction"] = "1 +  1 ?"
 def shown_to(bench: Bench, name: str, shots: int, own_example: str = "exclude") -> list[list[str]]:
     """The questions of the worked examples before each item, and last its own, without white space."""
     manifest = bench.root / BUILT.format(name) / "manifest.json"
-    task = build_task(manifest, name, shots, {"stop": [], "max_tokens": 1, "own_example": own_example}, TEMPLATE)
+    asked = {"items": name, "shots": [shots], "stop": [], "max_tokens": 1, "own_example": own_example}
+    task = build_task(manifest, name, shots, Asked.model_validate(asked), TEMPLATE)
     task.build_all_requests()
-    asked = [request.args[0] for request in task.instances if request.idx == 0]
-    return [["".join(part.split("\n")[0].split()) for part in text.split("###Question:")[1:]] for text in asked]
+    texts = [request.args[0] for request in task.instances if request.idx == 0]
+    return [["".join(part.split("\n")[0].split()) for part in text.split("###Question:")[1:]] for text in texts]
 
 
 def test_an_item_is_not_among_its_own_worked_examples(bench: Bench) -> None:
@@ -324,15 +325,12 @@ def test_the_score_without_leaks_is_collected_as_a_part(bench: Bench) -> None:
     benchmark(bench.root, "same", SAME, SAME, kind="multiple_choice")
     bench.score({"same": {"shots": [3], "own_example": "keep"}})
     scores = bench.output.relative_to(bench.root).as_posix()
-    write_json(bench.root / "tokens.json", {"rows": 4})
-    run = {"base": "tiny", "sample": "s", "recipe": "r", "seed": 0, "epochs": {"0": "b"}, "dataset": "d"}
-    run |= {"held_out": None, "method": "full", "schedule": "constant", "tokens": "tokens.json", "run": "0"}
-    bases = {"tiny": {"scores": scores}}
-    identity = Identity.model_validate(
-        {"runs": [run | {"scores": scores}], "bases": bases, "tokens": {}, "samples": {}, "benchmarks": {}}
-        | {"matches": {"same": ["d"]}, "missing": []}
-    )
-    gathered = gather(Found(identity, bench.root))
+    cell = {"base": "tiny", "sample": "s", "recipe": "r", "seed": 0, "epochs": {"0": "b"}, "dataset": "d"}
+    cell |= {"held_out": None, "method": "full", "schedule": "constant", "train": None, "weights": None}
+    cell |= {"tokens": "m.json", "scores": scores, "run": "0"}
+    identity = {"runs": [cell], "bases": {"tiny": {"scores": scores}}, "matches": {"same": ["d"]}, "missing": []}
+    identity |= {name: {} for name in ("tokens", "samples", "benchmarks")}
+    gathered = gather(Found(Identity.model_validate(identity), bench.root))
     assert [(row["benchmark"], row["gain"], row["n"], row["matched"]) for row in gathered["gains"]] == [
         ("same", 0.0, 6, True),
         ("same/without_leaks", 0.0, 3, True),

@@ -247,8 +247,8 @@ def test_the_commit_that_was_fetched_is_noted_beside_the_base(monkeypatch: pytes
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path / COMMIT))
     noted = link(tmp_path / "results").with_name("hub.json")
     assert read_json(noted) == {"id": "owner/name", "commit": COMMIT}
-    # runs are known by the manifest, which stays what it was
-    assert read_json(noted.with_name("manifest.json")).keys() == {"made_from", "files"}
+    # runs are known by the manifest, which does not say it
+    assert read_json(noted.with_name("manifest.json")).keys() == {"made_from", "files", "tokenizer"}
 
 
 def test_weights_in_pickles_are_converted(asked: dict[str, Any], tmp_path: Path) -> None:

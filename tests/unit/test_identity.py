@@ -78,7 +78,7 @@ def test_what_is_not_science_changes_no_hash(edits: list[tuple[str, str]], study
 
 RUNS = {"train", "evaluate", "weights"}
 TOKENS = {"tokens", "perplexity"} | RUNS
-TEXTS = {"sample", "similarity", "contamination"} | TOKENS
+TEXTS = {"sample", "similarity", "contamination", "compared"} | TOKENS
 MATH = "math: {micro: {topic: math, rows: 60}}"
 # an edit, and the stages whose hashes change with it
 MEANT: dict[str, tuple[tuple[str, str], set[str]]] = {
@@ -145,25 +145,28 @@ ALL = ("size: 40", "size: 40, shortfall: take_all")
 def test_rows_known_to_be_fewer_are_what_a_sample_holds(study: Path, planned: Plan) -> None:
     """Asking for more than there is, for just that, or for all, is the same sample; the other datasets' do not move."""
     taken = plan_of(write_study(study, FEWER, ALL))
-    assert taken.samples["math-40"].identity["size"] == 30
-    assert taken.samples["knowledge-40"].hash == planned.samples["knowledge-40"].hash
+    assert taken.job("sample", Sample("math-40")).identity["size"] == 30
+    assert taken.job("sample", Sample("knowledge-40")).hash == planned.job("sample", Sample("knowledge-40")).hash
     # what cleaning leaves of a file is not known while planning
-    assert taken.samples["chats-40"].identity["size"] == 40
+    assert taken.job("sample", Sample("chats-40")).identity["size"] == 40
     assert run_id(taken, sample="knowledge-40") == run_id(planned, sample="knowledge-40")
     more = plan_of(write_study(study, FEWER, ("size: 40", "size: 50, shortfall: take_all")))
-    assert more.samples["math-40"].hash == taken.samples["math-40"].hash
+    assert more.job("sample", Sample("math-40")).hash == taken.job("sample", Sample("math-40")).hash
     whole = ('"{dataset}-40": {datasets: "*", size: 40}', '"{dataset}-40": {datasets: "*"}')
-    assert plan_of(write_study(study, FEWER, whole)).samples["math-40"].hash == taken.samples["math-40"].hash
+    all_rows = plan_of(write_study(study, FEWER, whole))
+    assert all_rows.job("sample", Sample("math-40")).hash == taken.job("sample", Sample("math-40")).hash
 
 
 def test_rows_known_to_be_too_few_are_refused_while_planning(study: Path) -> None:
-    with pytest.raises(StudyError, match=r"samples\.math-40: 40 rows of math are asked for, it has 30; lower `size`"):
+    with pytest.raises(
+        StudyError, match=r"samples\.\{dataset\}-40\.size: found 40, but dataset 'math' has 30 rows; lower it"
+    ):
         plan_of(write_study(study, FEWER))
 
 
 def test_what_is_prepared_is_held_against_what_the_study_asks(study: Path, planned: Plan, tmp_path: Path) -> None:
     """Numbers that are no part of an identity, on results that are there already."""
-    chats, facts = planned.samples["chats-40"], planned.benchmarks["facts"]
+    chats, facts = planned.job("sample", Sample("chats-40")), planned.job("benchmark", Benchmark("facts"))
     write_json(tmp_path / chats.output, {"sources": {"chats": {"available": 39}}})
     write_json(tmp_path / facts.output, {"worked_examples": 2, "in_source": 8})
     check_examples(plan_of(write_study(study, ALL)), tmp_path)
@@ -264,11 +267,11 @@ def test_keeping_items_among_their_own_examples_moves_scores_only(study: Path, p
     shown = "shots_path: facts.jsonl"
     assert plan_of(write_study(study, (shown, f"{shown}, own_example: exclude"))).specs == planned.specs
     kept = plan_of(write_study(study, (shown, f"{shown}, own_example: keep")))
-    moved = {spec.stage for path, spec in kept.specs.items() if path not in planned.specs}
+    moved = {spec.stage for path, spec in kept.by_output.items() if path not in planned.by_output}
     assert moved == {"evaluate"}
     # what is prepared is the same; its job is told how many examples are wanted of which
-    assert kept.benchmarks["facts"].hash == planned.benchmarks["facts"].hash
-    assert kept.benchmarks["facts"].labels == {"shots": 2, "own_example": "keep"}
+    assert kept.job("benchmark", Benchmark("facts")).hash == planned.job("benchmark", Benchmark("facts")).hash
+    assert kept.job("benchmark", Benchmark("facts")).labels == {"shots": 2, "own_example": "keep"}
 
 
 def test_leave_to_move_moves_nothing(study: Path, planned: Plan) -> None:

@@ -207,7 +207,10 @@ def test_a_declared_matrix_names_the_missing_cells(tmp_path: Path) -> None:
         (("format: long", "format: wide"), "table.format: unknown value 'wide'"),
         (("format: long", "sha256: '" + "0" * 64 + "'"), "it is another table than the declared one"),
         (("title:", "matrix: nothing\ntitle:"), "mine.yaml: matrix: unknown study 'nothing'"),
-        (("title:", "recipes: {}\ntitle:"), "recipes: unknown key 'recipes'"),
+        (
+            ("title:", "recipes: {}\ntitle:"),
+            "table: a study has a matrix or a table of scores, and this one has recipes too",
+        ),
     ],
 )
 def test_a_wrong_table_study_is_refused(edit: tuple[str, str], says: str, tmp_path: Path) -> None:

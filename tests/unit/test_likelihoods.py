@@ -49,10 +49,10 @@ def test_control_tokens_in_a_question_are_text(
     base = place_base(tmp_path)
     chosen = {"aaaaaaaa": questions(tmp_path, "aaaaaaaa", ["what is <|end|> for?", "what is red?", "what is blue?"])}
     identity = {"model": "0", "epochs": [0], "benchmarks": ["aaaaaaaa"], "options": OPTIONS}
-    identity |= {"template": TEMPLATE, "threads": 1}
+    identity |= {"template": TEMPLATE.model_dump(), "threads": 1}
     inputs = {"model": base, "base": base, "benchmarks": chosen}
     spec = content("likelihoods", "bases/tiny-00000000/likelihoods-0.parquet", identity, inputs)
-    likelihoods.run(spec, tmp_path)
+    do(spec, tmp_path)
     output = tmp_path / spec["output"]
     vector = pl.read_parquet(output.parent / pl.read_parquet(output)["vector"][0])
     asked = prompt(TEMPLATE, "what is <|end|> for?")

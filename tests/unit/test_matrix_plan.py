@@ -124,6 +124,7 @@ def test_jobs_are_shared_and_counted(plan: Plan) -> None:
         "perplexity": 3,
         "similarity": 6,
         "contamination": 6,
+        "compared": 6,
         "train": 24,
         "weights": 24,
         "evaluate": 24 + 3,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sft_atlas.commands.places import declared_config, enter, project_root
-from sft_atlas.study.load import StudyError
+from sft_atlas.errors import StudyError
 from tests.conftest import ENVIRONMENT, ROOT
 
 

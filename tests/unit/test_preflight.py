@@ -16,9 +16,8 @@ from sft_atlas.commands.pin import pin
 from sft_atlas.data import hub_probe
 from sft_atlas.data.formats import Options, normalise
 from sft_atlas.data.hub_probe import COLUMNS
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError, StudyError
 from sft_atlas.stages.benchmark.run import LAYOUTS
-from sft_atlas.study.load import StudyError
 from sft_atlas.study.model import BenchmarkFormat, DatasetFormat
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.unit.hub_server import GOOD, GSM8K, QWEN, STRANGER, Hub, running
@@ -364,8 +363,9 @@ def test_the_columns_of_a_format_are_those_that_its_reader_needs(name: str) -> N
 FETCH = """\
 import sys
 from sft_atlas.data.sources import DataError, read_rows, source_files
-hub = {"id": sys.argv[1], "revision": "main", "files": sys.argv[2:]}
-try: print(len(list(read_rows(source_files({"hub": hub}, [])))))
+from sft_atlas.study.model import Hub
+hub = Hub(id=sys.argv[1], revision="main", files=sys.argv[2:])
+try: print(len(list(read_rows(source_files(hub, [])))))
 except DataError as error: print(error)
 """
 

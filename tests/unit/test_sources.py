@@ -11,22 +11,21 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_atlas.analysis.tables import TableError
 from sft_atlas.data import hub, sources
-from sft_atlas.data.sources import DataError, SourceFile, local_files, read_rows, refuse_twice, source_files
+from sft_atlas.data.sources import SourceFile, local_files, read_rows, refuse_twice, source_files
+from sft_atlas.errors import DataError, TableError
 from sft_atlas.files import read_json, write_json
-from sft_atlas.stages.benchmark import run as benchmarks
 from sft_atlas.stages.contamination.run import overlaps
 from sft_atlas.stages.dataset import run as datasets
 from sft_atlas.stages.dataset.shared import PASSED_ON
 from sft_atlas.stages.evaluate.tables import paired_gain
 from sft_atlas.stages.likelihoods.run import draw_texts
-from sft_atlas.stages.sample import run as samples
-from sft_atlas.study.model import Template
-from tests.unit.helpers import content, stand_in
+from sft_atlas.stages.likelihoods.spec import Options as LikelihoodOptions
+from sft_atlas.study.model import Hub, Template
+from tests.unit.helpers import content, do, stand_in
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-TEMPLATE = Template().model_dump()
+TEMPLATE = Template()
 HEADER = ",Question,A,B,C,D,Answer\n"
 SUBJECTS = ("agronomy", "law", "world_history")
 
@@ -50,6 +49,10 @@ def source(*files: str, **more: Any) -> dict[str, Any]:
     return {"hub": {"id": "owner/name", "revision": COMMIT, "files": list(files)} | more}
 
 
+def declared(*files: str) -> Hub:
+    return Hub(id="owner/name", revision=COMMIT, files=list(files))
+
+
 def parquet(file: Path, rows: list[dict[str, Any]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(rows).write_parquet(file)
@@ -64,7 +67,7 @@ def prepare(root: Path, layout: str, declared: dict[str, Any], **more: Any) -> t
     identity = {"source": declared, "format": layout, "limit": None, "examples": None} | more
     labels = identity.pop("labels", {})
     spec = content("benchmark", "benchmarks/made-00000000/manifest.json", identity) | {"labels": labels}
-    benchmarks.run(spec, root)
+    do(spec, root)
     manifest = root / spec["output"]
     return read_json(manifest), pl.read_parquet(manifest.with_name("items.parquet"))
 
@@ -144,28 +147,28 @@ def test_members_of_an_archive_are_files_of_the_source(repository: Path, tmp_pat
         "all.zip/test/law.csv:1",
     ]
     assert items["group"].unique(maintain_order=True).to_list() == list(SUBJECTS)
-    found = source_files(source("all.zip/dev/l*.csv", "other.csv"), [])
+    found = source_files(declared("all.zip/dev/l*.csv", "other.csv"), [])
     assert [file.name for file in found] == ["other.csv", "all.zip/dev/law.csv"]
 
 
 def test_a_broken_archive_is_named(repository: Path) -> None:
     (repository / "all.zip").write_text("no archive")
     with pytest.raises(DataError, match=r"all\.zip: cannot be read as a zip archive"):
-        source_files(source("all.zip/test/*.csv"), [])
+        source_files(declared("all.zip/test/*.csv"), [])
 
 
 def test_the_second_source_is_read_where_the_first_cannot_be_had(
-    repository: Path, capsys: pytest.CaptureFixture[str]
+    repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (repository / "rows.csv").write_text("a\n1\n")
-    first = {"hub": {"id": "owner/gone", "revision": "main", "files": []} | {"otherwise": source("rows.csv")["hub"]}}
+    first = Hub(id="owner/gone", revision="main", otherwise=declared("rows.csv"))
     assert [file.name for file in source_files(first, [])] == ["rows.csv"]
     assert f"hub owner/gone: there is no such dataset repository; reading its second source, owner/name@{COMMIT}" in (
-        capsys.readouterr().out
+        caplog.text
     )
-    second = {"id": "owner/too", "revision": "main", "files": []}
+    second = Hub(id="owner/too", revision="main")
     with pytest.raises(DataError, match=r"hub owner/gone: .*; nor its second source: hub owner/too: there is no such"):
-        source_files({"hub": first["hub"] | {"otherwise": second}}, [])
+        source_files(first.model_copy(update={"otherwise": second}), [])
 
 
 # --- lists of any length
@@ -228,7 +231,7 @@ def parts(root: Path, flan: Path, layout: str = "flan") -> dict[str, dict[str, A
 
 
 def made(root: Path, spec: dict[str, Any]) -> tuple[list[tuple[str, ...]], dict[str, int]]:
-    datasets.run(spec, root)
+    do(spec, root)
     manifest = root / spec["output"]
     return pl.read_parquet(manifest.with_name("rows.parquet")).rows(), read_json(manifest)["dropped"]
 
@@ -255,7 +258,7 @@ def test_three_datasets_of_one_source_read_it_once(flan: Path, tmp_path: Path, m
 def test_a_dataset_that_failed_reads_again(flan: Path, tmp_path: Path) -> None:
     specs = parts(tmp_path, flan, "alpaca")
     with pytest.raises(DataError, match=r"flan\.json:1: column 'instruction' is missing"):
-        datasets.run(specs["knowledge"], tmp_path)
+        do(specs["knowledge"], tmp_path)
     # its own rows are gone, those of the others wait for them
     assert len(list(tmp_path.rglob(PASSED_ON))) == 2
     right = specs["knowledge"] | {"identity": specs["knowledge"]["identity"] | {"format": "flan"}}
@@ -280,21 +283,22 @@ def test_preparing_refuses_ids_that_repeat(tmp_path: Path, monkeypatch: pytest.M
     identity = {"source": {"content": "x"}, "format": "items", "limit": None, "examples": None}
     spec = content("benchmark", "benchmarks/b-00000000/manifest.json", identity, sources=paths)
     with pytest.raises(DataError, match=r"benchmarks/b-.*: item id 'rows\.jsonl:1' stands more than once"):
-        benchmarks.run(spec, tmp_path)
-    identity |= {"format": "flan", "columns": {}, "keep": {}, "drop": {}, "turns": "first"}
+        do(spec, tmp_path)
+    rows = {"columns": {}, "keep": {}, "drop": {}, "turns": "first"}
+    identity = {"source": {"content": "x"}, "format": "flan"} | rows
     spec = content("dataset", "datasets/d-00000000/manifest.json", identity, sources=paths)
     with pytest.raises(DataError, match=r"datasets/d-.*: row id 'rows\.jsonl:1' stands more than once"):
-        datasets.run(spec, tmp_path)
+        do(spec, tmp_path)
     assert not list(tmp_path.rglob("manifest.json"))
 
 
 def test_a_sample_refuses_ids_that_repeat(tmp_path: Path) -> None:
     rows = {"row": ["r:1", "r:1"], "instruction": ["a", "b"], "input": ["", ""], "completion": ["c", "d"]}
     place = stand_in(tmp_path, "datasets/d-00000000", pl.DataFrame(rows), "rows.parquet", rows=2, dropped={})
-    identity = {"datasets": ["0"], "size": None, "seed": 0, "template": TEMPLATE}
+    identity = {"datasets": ["0"], "size": None, "seed": 0, "template": TEMPLATE.model_dump()}
     spec = content("sample", "samples/s-00000000/manifest.json", identity, {"parts": [place]})
     with pytest.raises(DataError, match=r"datasets/d-.*: row id 'r:1' stands more than once"):
-        samples.run(spec, tmp_path)
+        do(spec, tmp_path)
 
 
 def items(*ids: str) -> pl.DataFrame:
@@ -321,7 +325,7 @@ def test_contamination_refuses_ids_that_repeat() -> None:
 
 def test_texts_are_not_drawn_by_ids_that_repeat(tmp_path: Path) -> None:
     place: Callable[[pl.DataFrame], Path] = lambda table: tmp_path / stand_in(tmp_path, "b-0", table, "items.parquet")  # noqa: E731
-    options = {"texts": 2, "seed": 0}
+    options = LikelihoodOptions(texts=2, seed=0, max_length=64, precision="fp32", representation="last", neighbour=1)
     assert draw_texts({"0": place(items("a", "b", "c"))}, options, TEMPLATE).height == 2
     with pytest.raises(DataError, match=r"item id 'a' stands more than once"):
         draw_texts({"0": place(items("a", "b", "a"))}, options, TEMPLATE)
@@ -351,7 +355,7 @@ def test_real_tests_keep_what_they_import(shared: Path, tmp_path: Path) -> None:
     spec_source = [shared / "data/mbpp_sanitized_test.jsonl"]
     identity = {"source": {"content": "x"}, "format": "mbpp", "limit": None, "examples": None}
     spec = content("benchmark", "benchmarks/b-00000000/manifest.json", identity, sources=spec_source)
-    benchmarks.run(spec, tmp_path)
+    do(spec, tmp_path)
     table = pl.read_parquet((tmp_path / spec["output"]).with_name("items.parquet"))
     kept = [json.loads(details)["test_imports"] for details in table["details"]]
     assert kept == [row["test_imports"] for row in rows]

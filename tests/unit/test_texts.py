@@ -11,19 +11,17 @@ import pytest
 from pydantic import ValidationError
 
 from sft_atlas.data.cleaning import block
+from sft_atlas.data.examples import WorkedExamples
 from sft_atlas.data.formats import Example, Options, normalise
 from sft_atlas.data.prompt import completion, holds_marker, markers, prompt
 from sft_atlas.stages.dataset.run import clean
-from sft_atlas.stages.evaluate.run import worked_examples
 from sft_atlas.study.model import Template
 from tests.unit.test_benchmarks import make as make_benchmark
 from tests.unit.test_data import make_dataset, make_sample, write_rows
 
-TEMPLATE = Template().model_dump()
-CHATML = Template(
-    prompt="<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n", completion_prefix=""
-).model_dump()
-SHORT = Template(prompt="Q: {instruction}\nA:").model_dump()
+TEMPLATE = Template()
+CHATML = Template(prompt="<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n", completion_prefix="")
+SHORT = Template(prompt="Q: {instruction}\nA:")
 
 
 @pytest.mark.parametrize(
@@ -52,9 +50,9 @@ def test_a_block_keeps_its_indentation_and_nothing_around_it(text: str, kept: st
         (TEMPLATE, "    return 1", "\n    return 1"),
         (TEMPLATE, "\treturn 1", "\n\treturn 1"),
         (CHATML, "    return 1", "    return 1"),
-        (Template(completion_prefix="").model_dump(), "    return 1", "\n    return 1"),
-        (Template(completion_prefix="\n").model_dump(), "    return 1", "\n    return 1"),
-        (Template(completion_prefix=" So: ").model_dump(), "    return 1", " So:\n    return 1"),
+        (Template(completion_prefix=""), "    return 1", "\n    return 1"),
+        (Template(completion_prefix="\n"), "    return 1", "\n    return 1"),
+        (Template(completion_prefix=" So: "), "    return 1", " So:\n    return 1"),
     ],
 )
 def test_an_indented_completion_begins_on_a_line_of_its_own(template: Any, text: str, written: str) -> None:
@@ -94,9 +92,9 @@ def test_a_worked_example_reads_like_a_training_row(shared: Path, tmp_path: Path
     make_dataset(tmp_path, write_rows(tmp_path / "rows.jsonl", source))
     trained = make_sample(tmp_path, ["datasets/made-00000000/manifest.json"])["table"]
     examples = make_benchmark(tmp_path, file, "humaneval", examples=file)["tables"]["examples"].to_dicts()
-    doc = {"item": "i", "group": ""}
+    doc = {"item": "i", "group": "", "instruction": "something else"}
     for example, (asked, answer) in zip(examples, trained.select("prompt", "completion").iter_rows(), strict=True):
-        assert worked_examples(TEMPLATE, doc, [example], 1) == f"{asked}{answer}\n\n"
+        assert WorkedExamples(TEMPLATE, [example], 1).text(doc) == f"{asked}{answer}\n\n"
 
 
 def test_rows_that_differ_in_line_ends_or_unicode_form_are_one() -> None:
@@ -154,9 +152,9 @@ def test_the_longest_row_is_the_studys_choice(tmp_path: Path) -> None:
         (TEMPLATE, ["###Question:", "###Answer:"]),
         (CHATML, ["<|im_start|>user", "<|im_end|>", "<|im_start|>assistant"]),
         (SHORT, ["Q:", "A:"]),
-        (Template(prompt="{instruction}").model_dump(), []),
+        (Template(prompt="{instruction}"), []),
         (
-            Template(prompt="Below is a task.\n\n### Do:\n{instruction}\n### With:\n{input}\n").model_dump(),
+            Template(prompt="Below is a task.\n\n### Do:\n{instruction}\n### With:\n{input}\n"),
             ["Below is a task.", "### Do:", "### With:"],
         ),
     ],
@@ -185,7 +183,7 @@ def test_rows_with_markers_are_dropped_before_the_draw_and_counted(tmp_path: Pat
     rows = [{"prompt": f"ask {n}", "completion": "###Answer: 1" if n < 3 else f"<|im_end|> {n}"} for n in range(8)]
     make_dataset(tmp_path, write_rows(tmp_path / "rows.jsonl", rows))
     part = ["datasets/made-00000000/manifest.json"]
-    ours, other = make_sample(tmp_path, part, size=5), make_sample(tmp_path, part, template=CHATML)
+    ours, other = make_sample(tmp_path, part, size=5), make_sample(tmp_path, part, template=CHATML.model_dump())
     assert ours["table"]["row"].to_list() == [f"rows.jsonl:{n}" for n in range(4, 9)]
     assert ours["sources"]["made"] == {"rows": 5, "available": 5, "dropped": {"template_marker": 3}, "shortened": {}}
     assert other["table"]["row"].to_list() == [f"rows.jsonl:{n}" for n in range(1, 4)]
@@ -197,7 +195,7 @@ def test_rows_with_markers_are_dropped_before_the_draw_and_counted(tmp_path: Pat
 
 
 def test_the_input_stands_where_the_template_says() -> None:
-    template = Template(prompt="Do: {instruction}\nWith: {input}\nDone:").model_dump()
+    template = Template(prompt="Do: {instruction}\nWith: {input}\nDone:")
     assert prompt(template, "add", "1, 2") == "Do: add\nWith: 1, 2\nDone:"
     assert prompt(template, "add") == "Do: add\nWith: \nDone:"
     # what is put in is not read again
@@ -221,13 +219,13 @@ def test_a_template_that_would_not_be_followed_is_refused(fields: dict[str, str]
 def test_reasons_reach_the_table_of_samples(tmp_path: Path) -> None:
     from sft_atlas.analysis import tables
     from sft_atlas.stages.tokens.run import left_out
-    from sft_atlas.stages.tokens.tables import left_out as _left_out
+    from sft_atlas.stages.tokens.tables import left_out as in_table
 
     source = {"dropped": {"empty": 2, "template_marker": 1}}
     sample = {"sources": {"a": source, "b": {"dropped": {"empty": 3}}}, "dropped": {"duplicate_between_parts": 0}}
     reasons = left_out(sample, {"prompt_fills_max_length": 4, "holds_a_benchmark_item": 0})
     assert reasons == {"empty": 5, "prompt_fills_max_length": 4, "template_marker": 1}
-    facts = _left_out({"left_out": reasons, "shortened": {}})
+    facts = in_table({"left_out": reasons, "shortened": {}})
     counts = dict.fromkeys(("rows", "tokens", "trained_tokens", "truncated"), 1)
     row = {"base": "b", "sample": "s", **counts, "mean_tokens": 1.0, "mean_completion_tokens": 1.0, **facts}
     table = tables.build("samples", [row])
@@ -238,5 +236,5 @@ def test_reasons_reach_the_table_of_samples(tmp_path: Path) -> None:
         None,
     )
     # manifests of earlier versions do not say: unknown, not 0
-    assert set(_left_out({}).values()) == {None}
+    assert set(in_table({}).values()) == {None}
     assert isinstance(table, pl.DataFrame)

@@ -10,12 +10,12 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sft_atlas.data.sources import DataError
+from sft_atlas.errors import DataError
 from sft_atlas.models.tokenizer import control_ids, open_tokenizer
 from sft_atlas.stages.base import tokenizers as converting
 from sft_atlas.stages.base.audit_texts import CODE, SPEECH, texts
 from sft_atlas.stages.base.tokenizers import check_ends, convert
-from tests.unit.helpers import content
+from tests.unit.helpers import content, do
 
 BARE = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 WRITTEN = ["<|im_start|>", "<|im_end|>", "<mask>"]
@@ -278,14 +278,13 @@ def test_a_base_with_only_a_sentencepiece_model_becomes_one_with_a_tokenizer(tmp
 
     from sft_atlas.files import read_json
     from sft_atlas.models.tokenizer import load_tokenizer
-    from sft_atlas.stages.base import run as bases
 
     source = train(tmp_path / "published", {"chat_template": "{{ x }}"}, **KINDS["unigram, as Sarashina's"])
     save_file({"norm": torch.ones(2)}, source / "model.safetensors")
     spec = content(
         "base", "bases/b-00000000/manifest.json", {"source": {"content": "x"}}, sources=[source / "config.json"]
     )
-    bases.run(spec, tmp_path)
+    do(spec, tmp_path)
     manifest = tmp_path / spec["output"]
     folder = manifest.with_name("model")
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}

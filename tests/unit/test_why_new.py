@@ -7,6 +7,7 @@ import pytest
 
 from sft_atlas.commands.why import Reasons
 from sft_atlas.files import write_json
+from sft_atlas.nodes import Base, RunKey
 from sft_atlas.study.plan import Plan
 from tests.unit.helpers import plan_of, write_study
 
@@ -22,7 +23,7 @@ def results(tmp_path: Path) -> Path:
 
 def said(plan: Plan, results: Path, base: str, sample: str, recipe: str, seed: int = 0) -> str:
     """The first reason that is given for training a cell."""
-    (spec,) = (s for k, s in plan.train.items() if (k.base, k.sample, k.recipe, k.seed) == (base, sample, recipe, seed))
+    spec = plan.job("train", RunKey(base, sample, recipe, seed))
     return Reasons(plan, results).explain(spec.output)[1].strip()
 
 
@@ -31,7 +32,7 @@ def test_a_cell_of_a_new_base_is_new(results: Path, tmp_path: Path) -> None:
     plan = plan_of(write_study(tmp_path, edit))
     new = "the output is missing: it is new, nothing of this name was planned before"
     assert said(plan, results, "calculator-2", "math-40", "full") == new
-    (base,) = (spec.output for name, spec in plan.bases.items() if name == "calculator-2")
+    base = plan.job("base", Base("calculator-2")).output
     assert Reasons(plan, results).explain(base)[1].strip() == new
 
 
