@@ -26,7 +26,7 @@ from sft_atlas.models.tokenizer import IGNORED
 from sft_atlas.stages.tokens.run import SCHEMA as TOKENS
 from sft_atlas.stages.train import recipe_identity
 from sft_atlas.stages.train import run as train
-from sft_atlas.study.model import Recipe
+from sft_atlas.study.model import Hub, Recipe
 from sft_atlas.training.fit import LOG_SCHEMA
 from sft_atlas.training.trainer import trainer_arguments
 from tests.unit.helpers import content, do, runtime, snapshot, stand_in
@@ -384,7 +384,7 @@ def test_an_adapter_of_a_base_from_the_hub_is_loaded_by_name_anywhere(
 ) -> None:
     own = place(tmp_path / "results")
     commit = "0123456789abcdef0123456789abcdef01234567"
-    record_origin(own.root / own.base, {"hub": {"id": "owner/tiny", "revision": "main"}}, Path("snapshots", commit))
+    record_origin(own.root / own.base, Hub(id="owner/tiny", revision="main"), Path("snapshots", commit))
     # what peft asks the hub's cache for, far from these results
     cached = tmp_path / "hf/hub/models--owner--tiny"
     shutil.copytree((own.root / own.base).with_name("model"), cached / "snapshots" / commit)
@@ -417,7 +417,8 @@ def test_a_base_is_named_by_where_it_comes_from(
 ) -> None:
     manifest = tmp_path / "bases/my-base-0123abcd/manifest.json"
     write_json(manifest.with_name("manifest-0123abcd.spec.json"), {"identity": {"source": source}})
-    record_origin(manifest, source, Path("snapshots", snapshot))
+    hub = Hub.model_validate(source["hub"]) if "hub" in source else None
+    record_origin(manifest, hub, Path("snapshots", snapshot))
     assert name_of(manifest) == named
 
 
