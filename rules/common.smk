@@ -137,12 +137,21 @@ def job_inputs(pattern):
         if starts_jobs:
             begin_run()
             freeze(Path(in_results(spec_file(output, spec["hash"]))), spec)
-        # a comparison has to be there before anything is trained, and makes nothing stale
         gate = spec["inputs"].get("compared") if spec["stage"] == "train" else None
         paths = [path for path in leaves(spec["inputs"]) if path != gate]
-        return [in_results(path) for path in paths] + spec["sources"] + ([ancient(in_results(gate))] if gate else [])
+        return [in_results(path) for path in paths] + spec["sources"] + (gate_input(gate, output) if gate else [])
 
     return inputs
+
+
+def gate_input(gate, output):
+    """A comparison has to be there before anything is trained, and makes nothing stale that was.
+
+    For what is not there yet it is a plain input: a job whose output is missing is forgotten by Snakemake (9.27) if
+    all that is made anew of its inputs is `ancient`.
+    """
+    path = in_results(gate)
+    return [ancient(path) if Path(in_results(output)).exists() else path]
 
 
 @cache

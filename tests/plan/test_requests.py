@@ -21,7 +21,7 @@ def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 MISTAKES = {
     "trian": "unknown target 'trian'; expected one of: ",
     "block_method": "unknown target 'block_method'; expected one of: ",
-    "reports": "unknown target 'reports'; did you mean 'report'?",
+    "repo": "unknown target 'repo'; did you mean 'report'?",
     "results/trimmed/reprot.html": "did you mean 'results/trimmed/report.html'?",
     "results/runs/reader/math-40/full-00000000/train-00000000.json": "'results/runs/reader/math-40/full-",
 }

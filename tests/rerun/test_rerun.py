@@ -152,6 +152,14 @@ def test_a_new_benchmark_leaves_the_others_as_they_are(finished: Repository) -> 
     assert len(items) == 10  # one new benchmark on ten checkpoints
 
 
+def test_a_new_benchmark_does_not_hide_a_new_run(finished: Repository) -> None:
+    """The sample is compared with the new benchmark, for which nothing is trained again, and then the new run is."""
+    finished.edit(STUDY, "evaluation: {", "  reading: {micro: {topic: reading, items: 20}}\nevaluation: {")
+    assert "train_run" not in finished.plan("train").jobs
+    finished.edit(STUDY, "samples: math-40, recipes: lora}", "samples: math-40, recipes: lora, seeds: [0, 1]}")
+    assert finished.plan("train").jobs["train_run"] == 1
+
+
 def test_a_new_epoch_leaves_the_others_as_they_are(finished: Repository) -> None:
     before = contents(finished.folder / "results/runs")
     finished.edit(STUDY, "recipes: full, epochs: [2]}", "recipes: full, epochs: [1, 2]}")
