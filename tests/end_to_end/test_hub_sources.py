@@ -120,7 +120,7 @@ def test_three_datasets_read_their_file_once(mirror: Path, tmp_path: Path) -> No
     path = ROOT / "studies/massive-sft.yaml"
     study = load_study(path)
     plan = build_plan(study, expand(study, path), path.stem)
-    specs = [plan.datasets[name] for name in ("flan_knowledge", "flan_reasoning", "flan_comprehension")]
+    specs = [plan.job("dataset", Dataset(name)) for name in ("flan_knowledge", "flan_reasoning", "flan_comprehension")]
     for spec in specs:
         write_json(tmp_path / spec.file, spec.content())
     environment = os.environ | {"HF_HOME": str(mirror), "HF_HUB_OFFLINE": "1"}
