@@ -131,5 +131,6 @@ def test_a_stage_without_its_folder_rule_and_line_is_gone(finished: Repository, 
     planned = finished.snakemake("--dry-run", "--forceall").stdout
     assert "train_run" in planned and "evaluate_model" in planned
     assert name not in planned
-    kept = finished.snakemake("--dry-run", "train", "evaluate").stdout
-    assert "Nothing to be done" in kept
+    kept = finished.plan("train", "evaluate").jobs.keys()
+    # the note that a sample was compared holds nothing then
+    assert kept <= {"train", "evaluate"} | ({"note_comparison"} if stage == "contamination" else set()), kept

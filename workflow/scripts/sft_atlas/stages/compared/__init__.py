@@ -12,12 +12,14 @@ from sft_atlas.study.plan import Plan
 
 
 def jobs(plan: Plan) -> Iterator[Job]:
-    """A job for each sample that a run is trained on, if overlaps are looked for."""
+    """A job for each sample that a run is trained on, also where there is nothing to compare it with.
+
+    So what training asks for is the same with and without benchmarks: the first one retrains nothing.
+    """
     for name in sorted({key.sample for key in plan.matrix.runs}):
         found, drawn = plan.get("contamination", Sample(name)), plan.job("sample", Sample(name))
-        if found:
-            inputs = {"sample": drawn.output, "contamination": found.output}
-            yield Job(Sample(name), drawn.folder, {"sample": drawn.hash}, inputs)
+        inputs = {"sample": drawn.output, **({"contamination": found.output} if found else {})}
+        yield Job(Sample(name), drawn.folder, {"sample": drawn.hash}, inputs)
 
 
 STAGE = Stage(

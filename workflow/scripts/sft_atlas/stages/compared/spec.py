@@ -10,10 +10,10 @@ class Identity(Part):
 
 
 class Inputs(Part):
-    """The sample's manifest, and the table of rows that hold a benchmark's items."""
+    """The sample's manifest, and the table of rows that hold a benchmark's items, if it was compared with any."""
 
     sample: str
-    contamination: str
+    contamination: str | None = None
 
 
 class Spec(JobSpec):
