@@ -86,7 +86,7 @@ def test_a_model_that_evaluation_refuses_is_a_failed_cell(finished: Repository) 
     finished.edit(
         STUDY,
         "  math: {micro: {topic: math, items: 20}, matches: [math]}",
-        ("  math: {micro: {topic: math, items: 20}, matches: [math], max_tokens: 300}"),
+        ("  math: {micro: {topic: math, items: 20}, matches: [math], max_tokens: 250}"),
     )
     finished.snakemake()
     missing = pl.read_parquet(finished.folder / "results/trimmed/tables/missing.parquet")
