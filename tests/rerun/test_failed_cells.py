@@ -83,17 +83,14 @@ def test_a_run_that_diverges_leaves_a_report_that_says_so(finished: Repository) 
 
 def test_a_model_that_evaluation_refuses_is_a_failed_cell(finished: Repository) -> None:
     """Prompts that leave no room for an answer: lm-eval refuses them, and everything else is reported."""
-    finished.edit(
-        STUDY,
-        "  math: {micro: {topic: math, items: 20}, matches: [math]}",
-        ("  math: {micro: {topic: math, items: 20}, matches: [math], max_tokens: 250}"),
-    )
+    finished.edit(STUDY, "evaluation: {max_length: 256}", "evaluation: {max_length: 24}")
     finished.snakemake()
     missing = pl.read_parquet(finished.folder / "results/trimmed/tables/missing.parquet")
     assert missing.height == 12
     assert set(missing["reason"].str.slice(0, 38)) <= {
         "failed: epoch 0: refused by evaluation",
         "failed: epoch 1: refused by evaluation",
+        "failed: epoch 2: refused by evaluation",
     }
 
 
