@@ -273,7 +273,8 @@ def peak_in_the_middle(evidence: Evidence) -> Found | None:
     if row is None:
         return None
     units = {"datasets": row["n_clusters"]}
-    there = _row(evidence.frames["layer_correlations"], scope="within_base", depth=row["depth"], **which)
+    known_ones = evidence.frames["layer_correlations"].filter(pl.col("coefficient").is_not_null())
+    there = _row(known_ones, scope="within_base", depth=row["depth"], **which)
     said = f"ρ = {_said(there, 'coefficient')} at the peak" if there else ""
     clear = there and there["ci_low"] is not None and there["ci_low"] > 0 and (there["q"] or 0) < CLEAR_Q
     doubt = "" if clear else f"a clear correlation at the peak; it is not: {said or 'it has no interval'}"
