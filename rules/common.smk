@@ -137,21 +137,29 @@ def job_inputs(pattern):
         if starts_jobs:
             begin_run()
             freeze(Path(in_results(spec_file(output, spec["hash"]))), spec)
-        gate = spec["inputs"].get("compared") if spec["stage"] == "train" else None
-        paths = [path for path in leaves(spec["inputs"]) if path != gate]
-        return [in_results(path) for path in paths] + spec["sources"] + (gate_input(gate, output) if gate else [])
+        gate = gate_of(spec, output)
+        paths = [path for path in leaves(spec["inputs"]) if path != spec["inputs"].get("compared")]
+        return [in_results(path) for path in paths] + spec["sources"] + gate
 
     return inputs
 
 
-def gate_input(gate, output):
-    """A comparison has to be there before anything is trained, and makes nothing stale that was.
+def gate_of(spec, output):
+    """The comparison that has to be there before anything is trained, and that makes nothing stale that was.
 
-    For what is not there yet it is a plain input: a job whose output is missing is forgotten by Snakemake (9.27) if
-    all that is made anew of its inputs is `ancient`.
+    A finished run keeps the inputs that its frozen specification had: Snakemake would redo it for another one. For what
+    is not there yet it is a plain input: a job whose output is missing is forgotten by Snakemake (9.27) if all that is
+    made anew of its inputs is `ancient`.
     """
-    path = in_results(gate)
-    return [ancient(path) if Path(in_results(output)).exists() else path]
+    if spec["stage"] != "train" or "compared" not in spec["inputs"]:
+        return []
+    finished = Path(in_results(output)).exists()
+    frozen = Path(in_results(spec_file(output, spec["hash"])))
+    if (finished or not workflow.is_main_process) and frozen.exists():
+        if "compared" not in read_json(frozen)["inputs"]:
+            return []
+    gate = in_results(spec["inputs"]["compared"])
+    return [ancient(gate) if finished else gate]
 
 
 @cache
@@ -167,7 +175,9 @@ def tell(text):
 def freeze(path, spec):
     # where sources lie and labels are in no hash: what has changed of them is written anew
     frozen = read_json(path) if path.exists() else {}
-    if any(frozen.get(name) != spec[name] for name in ("sources", "labels")):
+    if frozen and Path(in_results(spec["output"])).exists():
+        spec = spec | {"inputs": frozen["inputs"]}
+    if any(frozen.get(name) != spec[name] for name in ("sources", "labels", "inputs")):
         write_json(path, spec)
 
 

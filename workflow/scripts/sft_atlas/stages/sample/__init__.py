@@ -1,6 +1,8 @@
 """Stage *prepare*, second half: a fixed subset of datasets, or a mixture of such, as prompts and completions."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sft_atlas.nodes import Dataset, Sample
@@ -29,7 +31,15 @@ def jobs(plan: Plan) -> Iterator[Job]:
         inputs = {"parts": [part.output for part in ordered]}
         # what is to be done where rows are too few changes no row
         labels = {} if sample.parts else {"asked": sample.declared.size, "shortfall": sample.declared.shortfall}
-        yield Job(Sample(name), f"samples/{name}", identity, inputs, labels=labels)
+        job = Job(Sample(name), f"samples/{name}", identity, inputs, labels=labels)
+        yield replace(job, under=partial(_under, job, sample))
+
+
+def _under(job: Job, sample: ExpandedSample, version: int) -> Job:
+    """The job as an earlier version knew it: the first one hashed the rows asked for, and what to do with fewer."""
+    if version > 1 or sample.parts:
+        return job
+    return replace(job, identity=job.identity | {"size": sample.declared.size, "shortfall": sample.declared.shortfall})
 
 
 def known_rows(study: Study, sample: ExpandedSample) -> int | None:
